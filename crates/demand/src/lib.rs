@@ -1,1 +1,25 @@
-//! Placeholder.
+//! The demand store: the durable truth about jobs, leases, fences and results.
+//!
+//! [`DemandStore`] is one trait with four implementations: `memory` (takes its clock, for the
+//! simulator), `sqlite` (the embedded default), `postgres` (several demand servers) and the `http`
+//! client, which speaks to the `http` service over any of the others. All of them pass the one
+//! suite in `conformance`, which encodes DESIGN §3.
+//!
+//! **Absent on purpose:** libp2p and containers, and any trust in the caller beyond the
+//! [`Principal`] that an outer layer authenticated.
+
+mod error;
+mod store;
+mod view;
+
+pub use error::{StoreError, StoreResult};
+pub use store::{
+    CheckpointReport, ClaimGrant, ClaimReply, ClaimRequest, ClaimScope, DemandStore, Disposition,
+    FinishReply, FinishRequest, HeldJob, Lost, LostReason, Offer, Outcome, Phase, Principal,
+    ReleaseRequest, RenewReply, RenewRequest, RequeueReport, Revocation, RevocationReply, Right,
+    StoreInfo, Submission, Submitted, Verdict, first_fence,
+};
+pub use view::{
+    Artifact, Attempt, AttemptEnd, Checkpoint, EncMeta, EventPage, JobEvent, JobFilter, JobPage,
+    JobView, Manifest, Metrics, Reason, ResultView, Submitter,
+};
