@@ -13,11 +13,13 @@ mod store;
 mod view;
 
 pub use error::{StoreError, StoreResult};
+pub use mutual_model::lease::{HeldJob, Lost, LostReason, Phase};
+pub use mutual_model::matching::Offer;
 pub use store::{
     CheckpointReport, ClaimGrant, ClaimReply, ClaimRequest, ClaimScope, DemandStore, Disposition,
-    FinishReply, FinishRequest, HeldJob, Lost, LostReason, Offer, Outcome, Phase, Principal,
-    ReleaseRequest, RenewReply, RenewRequest, RequeueReport, Revocation, RevocationReply, Right,
-    StoreInfo, Submission, Submitted, Verdict, first_fence,
+    FinishReply, FinishRequest, Outcome, Principal, ReleaseRequest, RenewReply, RenewRequest,
+    RequeueReport, Revocation, RevocationReply, Right, StoreInfo, Submission, Submitted, Verdict,
+    first_fence,
 };
 pub use view::{
     Artifact, Attempt, AttemptEnd, Checkpoint, EncMeta, EventPage, JobEvent, JobFilter, JobPage,

@@ -1,14 +1,13 @@
 //! The trait that every demand store implements, and the requests it takes.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use async_trait::async_trait;
 use mutual_model::identity::{NodeId, PublicKey, SealingPublic};
 use mutual_model::ids::{ClientKey, Incarnation, JobId, Namespace, Nonce, StoreId};
-use mutual_model::job::{Failure, IsolationClass, JobState, TaskSpec};
-use mutual_model::lease::{Claim, Fence, LeaseTerms};
-use mutual_model::resources::Resources;
+use mutual_model::job::{Failure, JobState, TaskSpec};
+use mutual_model::lease::{Claim, Fence, HeldJob, LeaseTerms, Lost};
+use mutual_model::matching::Offer;
 use mutual_model::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -99,21 +98,6 @@ pub struct Submitted {
     pub repeated: bool,
 }
 
-/// What an agent has to give at this moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Offer {
-    /// What is free.
-    pub free: Resources,
-    /// How many further tasks it takes, 1 to 1,024.
-    pub slots: u32,
-    /// Isolation classes it proved.
-    pub classes: Vec<IsolationClass>,
-    /// Its labels; a task's labels must all be among them.
-    #[serde(default)]
-    pub labels: BTreeMap<String, String>,
-}
-
 /// Which jobs a claim is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -175,28 +159,6 @@ pub struct ClaimReply {
     pub now: UnixMillis,
 }
 
-/// How far a held job has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Claimed, nothing begun.
-    Assigned,
-    /// Fetching image and input.
-    Preparing,
-    /// The program runs.
-    Running,
-}
-
-/// A held job in a renewal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HeldJob {
-    /// The claim.
-    pub claim: Claim,
-    /// How far it has got; moves the job's state forward, never back.
-    pub phase: Phase,
-}
-
 /// A renewal of all leases of one incarnation, or a report of progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -208,28 +170,6 @@ pub struct RenewRequest {
     /// Whether `held` is everything it holds. A claim missing from two complete lists in a row
     /// is taken for one whose reply was lost, and released without counting an attempt.
     pub complete: bool,
-}
-
-/// Why a listed claim is held no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LostReason {
-    /// The user cancelled the job.
-    Cancelled,
-    /// The claim is not the current one.
-    Fenced,
-    /// The job is over; its finish was accepted earlier.
-    Finished,
-}
-
-/// A listed claim that is held no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Lost {
-    /// The claim as listed.
-    pub claim: Claim,
-    /// Why.
-    pub reason: LostReason,
 }
 
 /// The answer to a renewal.

@@ -94,6 +94,50 @@ impl LeaseTerms {
     }
 }
 
+/// How far a held job has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Claimed, nothing begun.
+    Assigned,
+    /// Fetching image and input.
+    Preparing,
+    /// The program runs.
+    Running,
+}
+
+/// A held job in a renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeldJob {
+    /// The claim.
+    pub claim: Claim,
+    /// How far it has got; moves the job's state forward, never back.
+    pub phase: Phase,
+}
+
+/// Why a listed claim is held no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LostReason {
+    /// The user cancelled the job.
+    Cancelled,
+    /// The claim is not the current one.
+    Fenced,
+    /// The job is over; its finish was accepted earlier.
+    Finished,
+}
+
+/// A listed claim that is held no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lost {
+    /// The claim as listed.
+    pub claim: Claim,
+    /// Why.
+    pub reason: LostReason,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod ids;
 pub mod job;
 pub mod lease;
+pub mod matching;
 pub mod receipt;
 pub mod resources;
 pub mod time;
