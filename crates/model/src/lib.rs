@@ -9,6 +9,7 @@
 //! **Absent on purpose:** async, sockets, files, wall or monotonic clocks, ambient randomness and
 //! hash maps (`clippy.toml` bans them with the reason).
 
+pub mod agent;
 mod bytes;
 pub mod identity;
 pub mod ids;
@@ -16,5 +17,6 @@ pub mod job;
 pub mod lease;
 pub mod matching;
 pub mod receipt;
+pub mod requeue;
 pub mod resources;
 pub mod time;

@@ -1,0 +1,173 @@
+//! One held claim and where its run stands.
+
+use std::time::Duration;
+
+use super::accounts::Share;
+use super::event::{Grant, RunKey};
+use crate::job::OnDisconnect;
+use crate::lease::{Claim, HeldJob, Phase};
+use crate::time::Timestamp;
+
+/// Why the agent ends a run itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The claim is void: cancelled, fenced off or revoked.
+    Void,
+    /// The agent shuts down.
+    Shutdown,
+    /// The time limit is reached.
+    TimeLimit,
+    /// The store could not be reached in time and the task wants to be stopped then.
+    CutOff,
+}
+
+impl Why {
+    pub(super) const fn release_reason(self) -> &'static str {
+        match self {
+            Self::Void | Self::TimeLimit => "stopped",
+            Self::Shutdown => "the agent shuts down",
+            Self::CutOff => "the agent was cut off from the store",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Image and input are on their way.
+    Preparing,
+    /// Prepared, but the lease is too old to start anything.
+    Ready,
+    /// The program is being started.
+    Starting,
+    /// It runs, since then.
+    Running(Timestamp),
+    /// It is frozen.
+    Paused,
+    /// It was told to end.
+    Stopping(Why),
+    /// Its output is being stored.
+    Storing,
+    /// Its finish is in the outbox.
+    Recorded,
+    /// It is being given back.
+    Releasing,
+}
+
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) claim: Claim,
+    pub(super) stage: Stage,
+    pub(super) phase: Phase,
+    pub(super) reserved: Share,
+    pub(super) on_disconnect: OnDisconnect,
+    timeout: Duration,
+    /// Running time before the current `Stage::Running`.
+    ran: Duration,
+    checkpoint_every: Option<Duration>,
+    checkpoint_due: Option<Timestamp>,
+    checkpointing: bool,
+    checkpoints: u64,
+}
+
+impl Run {
+    pub(super) fn new(grant: &Grant, reserved: Share) -> Self {
+        let spec = &grant.spec;
+        // An exclusive task must not run on beside its successor.
+        let on_disconnect = match spec.on_disconnect {
+            OnDisconnect::Finish if spec.exclusive => OnDisconnect::Pause,
+            other => other,
+        };
+        Self {
+            claim: grant.claim,
+            stage: Stage::Preparing,
+            phase: Phase::Preparing,
+            reserved,
+            on_disconnect,
+            timeout: Duration::from_millis(spec.timeout_ms),
+            ran: Duration::ZERO,
+            checkpoint_every: spec.checkpoint_ms.map(Duration::from_millis),
+            checkpoint_due: None,
+            checkpointing: false,
+            checkpoints: 0,
+        }
+    }
+
+    pub(super) fn held(&self) -> HeldJob {
+        HeldJob {
+            claim: self.claim,
+            phase: self.phase,
+        }
+    }
+
+    /// Whether a program runs, could start or is frozen: what a shutdown must end.
+    pub(super) const fn is_live(&self) -> bool {
+        !matches!(
+            self.stage,
+            Stage::Stopping(_) | Stage::Storing | Stage::Recorded | Stage::Releasing
+        )
+    }
+
+    pub(super) fn started(&mut self, now: Timestamp) {
+        self.stage = Stage::Running(now);
+        self.phase = Phase::Running;
+        self.plan_checkpoint(now);
+    }
+
+    pub(super) fn pause(&mut self, now: Timestamp) {
+        if let Stage::Running(since) = self.stage {
+            self.ran += now.since(since);
+            self.stage = Stage::Paused;
+        }
+    }
+
+    /// When the time limit is reached.
+    pub(super) fn limit_due(&self) -> Option<Timestamp> {
+        match self.stage {
+            Stage::Running(since) => Some(since.after(self.timeout.saturating_sub(self.ran))),
+            _ => None,
+        }
+    }
+
+    /// When the next checkpoint is to begin.
+    pub(super) fn checkpoint_due(&self) -> Option<Timestamp> {
+        match self.stage {
+            Stage::Running(_) if !self.checkpointing => self.checkpoint_due,
+            _ => None,
+        }
+    }
+
+    pub(super) fn want_checkpoint(&mut self, now: Timestamp) {
+        self.checkpoint_due = Some(now);
+    }
+
+    pub(super) fn begin_checkpoint(&mut self) -> u64 {
+        self.checkpointing = true;
+        self.checkpoint_due = None;
+        self.checkpoints += 1;
+        self.checkpoints
+    }
+
+    pub(super) fn end_checkpoint(&mut self, now: Timestamp) {
+        self.checkpointing = false;
+        if self.checkpoint_due.is_none() {
+            self.plan_checkpoint(now);
+        }
+    }
+
+    fn plan_checkpoint(&mut self, now: Timestamp) {
+        self.checkpoint_due = self.checkpoint_every.map(|interval| now.after(interval));
+    }
+}
+
+/// A run as others may look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunStatus {
+    /// The run.
+    pub key: RunKey,
+    /// The claim.
+    pub claim: Claim,
+    /// How far it has got.
+    pub phase: Phase,
+    /// Whether it is frozen until its store answers.
+    pub paused: bool,
+}
