@@ -1,1 +1,10 @@
-//! Placeholder.
+//! A node of Mutual Cloud: the drivers that turn the model's decisions into I/O, and the roles.
+
+/// Blocks, objects and their transfer, re-exported likewise.
+pub use mutual_data as data;
+/// The demand store's contract, re-exported likewise.
+pub use mutual_demand as demand;
+/// The rules, re-exported for programs that build on this crate.
+pub use mutual_model as model;
+
+pub mod config;
