@@ -94,7 +94,10 @@ pub fn codec(cid: &Cid) -> Result<Codec, AddressError> {
 pub fn parse(text: &str) -> Result<Cid, AddressError> {
     const TEXT_BYTES_MAX: usize = 128;
     if text.len() > TEXT_BYTES_MAX {
-        return Err(AddressError::Malformed(format!("{} characters", text.len())));
+        return Err(AddressError::Malformed(format!(
+            "{} characters",
+            text.len()
+        )));
     }
     let cid = Cid::try_from(text).map_err(|e| AddressError::Malformed(e.to_string()))?;
     codec(&cid)?;
@@ -144,7 +147,12 @@ impl From<&Cid> for Short {
         let kind = match codec(cid) {
             Ok(Codec::Raw) => 0,
             Ok(Codec::Node) => 1,
-            Err(_) => return Self { kind: u8::MAX, digest },
+            Err(_) => {
+                return Self {
+                    kind: u8::MAX,
+                    digest,
+                };
+            }
         };
         let hash = u8::from(cid.hash().code() == SHA2_256) << 1;
         Self {
@@ -188,7 +196,10 @@ mod tests {
             ));
         }
         assert!(matches!(parse("nonsense"), Err(AddressError::Malformed(_))));
-        assert!(matches!(parse(&"b".repeat(4096)), Err(AddressError::Malformed(_))));
+        assert!(matches!(
+            parse(&"b".repeat(4096)),
+            Err(AddressError::Malformed(_))
+        ));
     }
 
     #[test]

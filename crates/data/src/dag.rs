@@ -87,7 +87,11 @@ pub struct Link {
 
 impl From<(Cid, u64, u64)> for Link {
     fn from((cid, bytes, payload): (Cid, u64, u64)) -> Self {
-        Self { cid, bytes, payload }
+        Self {
+            cid,
+            bytes,
+            payload,
+        }
     }
 }
 
@@ -212,7 +216,12 @@ impl Node {
     /// # Errors
     /// Every variant of [`DagError`] but `Disagrees` and `Kind`.
     pub fn decode(bytes: &[u8]) -> Result<Self, DagError> {
-        limit("size in bytes", bytes.len(), NODE_BYTES_MAX, "at most 1 MiB is allowed")?;
+        limit(
+            "size in bytes",
+            bytes.len(),
+            NODE_BYTES_MAX,
+            "at most 1 MiB is allowed",
+        )?;
         let node: Self = serde_ipld_dagcbor::from_slice(bytes)
             .map_err(|e| DagError::Malformed(e.to_string()))?;
         node.check()?;
@@ -341,7 +350,12 @@ fn check_index(index: &Index) -> Result<(), DagError> {
             rule: "1 to 4 is allowed",
         });
     }
-    limit("number of links", index.links.len(), LINKS_MAX, "at most 4096 are allowed")?;
+    limit(
+        "number of links",
+        index.links.len(),
+        LINKS_MAX,
+        "at most 4096 are allowed",
+    )?;
     if index.links.is_empty() {
         return Err(DagError::Limit {
             field: "number of links",
@@ -368,7 +382,12 @@ fn check_link(link: &Link, height: u8) -> Result<(), DagError> {
 }
 
 fn check_section(section: &Section) -> Result<(), DagError> {
-    limit("height", section.height.into(), HEIGHT_MAX.into(), "at most 4 is allowed")?;
+    limit(
+        "height",
+        section.height.into(),
+        HEIGHT_MAX.into(),
+        "at most 4 is allowed",
+    )?;
     check_link(&section.root, section.height)
 }
 
@@ -380,7 +399,12 @@ fn check_version(version: u8) -> Result<(), DagError> {
 }
 
 fn check_namespace(namespace: &str) -> Result<(), DagError> {
-    limit("namespace length", namespace.len(), NAMESPACE_BYTES_MAX, "at most 128 bytes are allowed")
+    limit(
+        "namespace length",
+        namespace.len(),
+        NAMESPACE_BYTES_MAX,
+        "at most 128 bytes are allowed",
+    )
 }
 
 fn check_object(object: &Object) -> Result<(), DagError> {
@@ -400,7 +424,12 @@ fn check_object(object: &Object) -> Result<(), DagError> {
 fn check_image(image: &Image) -> Result<(), DagError> {
     check_version(image.version)?;
     image.namespace.as_deref().map_or(Ok(()), check_namespace)?;
-    limit("number of blobs", image.blobs.len(), BLOBS_MAX, "at most 1024 are allowed")?;
+    limit(
+        "number of blobs",
+        image.blobs.len(),
+        BLOBS_MAX,
+        "at most 1024 are allowed",
+    )?;
     limit(
         "index.json size",
         image.index.len(),
@@ -410,7 +439,10 @@ fn check_image(image: &Image) -> Result<(), DagError> {
     if !image.blobs.is_sorted_by(|a, b| a.sha256 < b.sha256) {
         return Err(DagError::Malformed("blobs are not sorted or repeat".into()));
     }
-    image.blobs.iter().try_for_each(|b| check_section(&b.section))
+    image
+        .blobs
+        .iter()
+        .try_for_each(|b| check_section(&b.section))
 }
 
 #[cfg(test)]
@@ -525,7 +557,11 @@ mod tests {
         larger.link.bytes += 1;
         let mut fuller = honest;
         fuller.link.payload += 1;
-        for (child, what) in [(taller, "kind and height"), (larger, "size"), (fuller, "payload")] {
+        for (child, what) in [
+            (taller, "kind and height"),
+            (larger, "size"),
+            (fuller, "payload"),
+        ] {
             assert_eq!(
                 Node::decode_child(&bytes, &child),
                 Err(DagError::Disagrees(what))
@@ -547,13 +583,15 @@ mod tests {
     #[test]
     fn fuzz_damaged_nodes() {
         let bytes = changed(|_| ()).encode();
-        bolero::check!().with_type::<(u16, u8)>().for_each(|(at, value)| {
-            let mut damaged = bytes.clone();
-            let at = usize::from(*at) % damaged.len();
-            damaged[at] = *value;
-            if let Ok(node) = Node::decode(&damaged) {
-                assert_eq!(node.encode(), damaged);
-            }
-        });
+        bolero::check!()
+            .with_type::<(u16, u8)>()
+            .for_each(|(at, value)| {
+                let mut damaged = bytes.clone();
+                let at = usize::from(*at) % damaged.len();
+                damaged[at] = *value;
+                if let Ok(node) = Node::decode(&damaged) {
+                    assert_eq!(node.encode(), damaged);
+                }
+            });
     }
 }

@@ -204,7 +204,12 @@ impl std::fmt::Debug for StreamSeal {
 
 impl StreamSeal {
     /// The seal of one section. Sections of an object have names of their own, and so keys of their own.
-    pub fn new(key: &DataKey, binding: &Binding, section: &str, prefix: [u8; PREFIX_BYTES]) -> Self {
+    pub fn new(
+        key: &DataKey,
+        binding: &Binding,
+        section: &str,
+        prefix: [u8; PREFIX_BYTES],
+    ) -> Self {
         let subkey = derive(key, &binding.object, "mutual/1/stream", section.as_bytes());
         Self {
             cipher: Aes256Gcm::new((&*subkey).into()),
@@ -386,9 +391,18 @@ mod tests {
         let seal = |seed, ns| ChunkSeal::Convergent(ConvergentSeal::new(&key(seed), ns));
         let block = seal(1, "a").seal(0, false, b"same".to_vec()).unwrap();
         assert_eq!(block, seal(1, "a").seal(9, true, b"same".to_vec()).unwrap());
-        assert_ne!(block, seal(2, "a").seal(0, false, b"same".to_vec()).unwrap());
-        assert_ne!(block, seal(1, "b").seal(0, false, b"same".to_vec()).unwrap());
-        assert_eq!(seal(2, "a").open(0, false, block.clone()), Err(SealError::WrongKey));
+        assert_ne!(
+            block,
+            seal(2, "a").seal(0, false, b"same".to_vec()).unwrap()
+        );
+        assert_ne!(
+            block,
+            seal(1, "b").seal(0, false, b"same".to_vec()).unwrap()
+        );
+        assert_eq!(
+            seal(2, "a").open(0, false, block.clone()),
+            Err(SealError::WrongKey)
+        );
         assert!(seal(1, "a").open(0, false, block[..40].to_vec()).is_err());
         assert_eq!(seal(1, "a").open(5, false, block).unwrap(), b"same");
     }

@@ -4,7 +4,7 @@
 //! one index node per level. Chunks have a fixed size, except in deduplicating sections, where cuts follow the content
 //! (FastCDC: Xia et al., USENIX ATC 2016) so that an insertion changes only the chunks near it.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use fastcdc::v2020::FastCDC;
 
@@ -101,12 +101,19 @@ impl<'a> SectionWriter<'a> {
     pub fn copy_from(&mut self, reader: &mut impl Read, limit: u64) -> io::Result<u64> {
         let before = self.payload;
         loop {
+            let left = limit - (self.payload - before);
             if self.buffer.len() == CHUNK_BYTES as usize {
-                self.cut(false)?;
+                let Some(byte) = read_byte(&mut reader.by_ref().take(left))? else {
+                    return Ok(self.payload - before);
+                };
+                self.write(&[byte])?;
+                continue;
             }
             let room = (CHUNK_BYTES as usize - self.buffer.len()) as u64;
-            let left = limit - (self.payload - before);
-            let read = reader.by_ref().take(room.min(left)).read_to_end(&mut self.buffer)? as u64;
+            let read = reader
+                .by_ref()
+                .take(room.min(left))
+                .read_to_end(&mut self.buffer)? as u64;
             self.payload += read;
             if read < room {
                 return Ok(self.payload - before);
@@ -149,7 +156,14 @@ impl<'a> SectionWriter<'a> {
         self.chunks += 1;
         let bytes = block.len() as u64;
         let cid = self.batch.add(Codec::Raw, &block)?;
-        self.link(0, Link { cid, bytes, payload })?;
+        self.link(
+            0,
+            Link {
+                cid,
+                bytes,
+                payload,
+            },
+        )?;
         if self.buffer.capacity() == 0 && !last {
             self.buffer.reserve_exact(CHUNK_BYTES as usize + 64);
         }
@@ -176,7 +190,14 @@ impl<'a> SectionWriter<'a> {
         let block = Node::Index(Index { height, links }).encode();
         let cid = self.batch.add(Codec::Node, &block)?;
         let bytes = below + block.len() as u64;
-        self.link(level + 1, Link { cid, bytes, payload })
+        self.link(
+            level + 1,
+            Link {
+                cid,
+                bytes,
+                payload,
+            },
+        )
     }
 
     fn close(mut self) -> Result<Section, SectionError> {
@@ -190,10 +211,17 @@ impl<'a> SectionWriter<'a> {
             }
             level += 1;
         }
-        let root = self.levels[level].pop().expect("the loop ends at a level with one link");
+        let root = self.levels[level]
+            .pop()
+            .expect("the loop ends at a level with one link");
         let height = u8::try_from(level).map_err(|_| SealError::TooManyChunks)?;
         Ok(Section { root, height })
     }
+}
+
+/// One byte, to learn whether a full chunk is the last one.
+fn read_byte(reader: &mut impl Read) -> io::Result<Option<u8>> {
+    reader.bytes().next().transpose()
 }
 
 /// Reads a section from a store, from any offset, chunk by chunk.
@@ -213,7 +241,12 @@ pub struct SectionReader<'a> {
 
 impl<'a> SectionReader<'a> {
     /// A reader at the beginning of `section`, whose chunks (but the last) have `chunk_bytes` if it is a stream.
-    pub fn new(store: &'a BlockStore, seal: ChunkSeal, section: &Section, chunk_bytes: u32) -> Self {
+    pub fn new(
+        store: &'a BlockStore,
+        seal: ChunkSeal,
+        section: &Section,
+        chunk_bytes: u32,
+    ) -> Self {
         let root = Child {
             link: section.root.clone(),
             height: section.height,
@@ -270,7 +303,9 @@ impl<'a> SectionReader<'a> {
             } else {
                 let skip = offset - self.next;
                 self.load(&child)?;
-                self.at = usize::try_from(skip).unwrap_or(usize::MAX).min(self.chunk.len());
+                self.at = usize::try_from(skip)
+                    .unwrap_or(usize::MAX)
+                    .min(self.chunk.len());
                 return Ok(());
             }
         }
@@ -313,7 +348,8 @@ impl<'a> SectionReader<'a> {
 
     /// A stream chunk's number follows from its offset; other chunks are not bound to a place.
     fn number(&self) -> Result<u64, SectionError> {
-        if matches!(self.seal, ChunkSeal::Stream(_)) && !self.next.is_multiple_of(self.chunk_bytes) {
+        if matches!(self.seal, ChunkSeal::Stream(_)) && !self.next.is_multiple_of(self.chunk_bytes)
+        {
             return Err(DagError::Disagrees("chunk size").into());
         }
         Ok(self.next / self.chunk_bytes)
@@ -335,14 +371,26 @@ impl<'a> SectionReader<'a> {
     }
 }
 
+impl BufRead for SectionReader<'_> {
+    /// The rest of the current chunk, or the next one; empty only at the end.
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.chunk.len() {
+            self.advance()?;
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at = (self.at + length).min(self.chunk.len());
+    }
+}
+
 impl Read for SectionReader<'_> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.chunk.len() && !self.advance()? {
-            return Ok(0);
-        }
-        let length = out.len().min(self.chunk.len() - self.at);
-        out[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
-        self.at += length;
+        let available = self.fill_buf()?;
+        let length = out.len().min(available.len());
+        out[..length].copy_from_slice(&available[..length]);
+        self.consume(length);
         Ok(length)
     }
 }

@@ -43,7 +43,9 @@ const PINS: &str = "pins";
 #[non_exhaustive]
 pub enum StoreError {
     /// The quota or the disk is full, also after collecting what nobody needs. Nothing was stored.
-    #[error("the block store is full: {used} of {quota} bytes used, {needed} more needed; raise the quota or free space")]
+    #[error(
+        "the block store is full: {used} of {quota} bytes used, {needed} more needed; raise the quota or free space"
+    )]
     Full {
         /// Bytes in use.
         used: u64,
@@ -283,11 +285,7 @@ impl BlockStore {
     }
 
     /// Applies `read` to the block's file, wherever it stands. A commit may move it between two looks, hence three.
-    fn locate<T>(
-        &self,
-        cid: &Cid,
-        read: impl Fn(&Path) -> io::Result<T>,
-    ) -> Result<T, StoreError> {
+    fn locate<T>(&self, cid: &Cid, read: impl Fn(&Path) -> io::Result<T>) -> Result<T, StoreError> {
         address::codec(cid)?;
         let settled = self.settled_path(cid);
         for path in [&settled, &self.fresh_path(cid), &settled] {
@@ -357,7 +355,9 @@ impl BlockStore {
     fn measure(&self) -> Result<(), StoreError> {
         let mut used = 0;
         for path in self.block_files()? {
-            used += fs::symlink_metadata(&path).map_err(StoreError::io(&path))?.len();
+            used += fs::symlink_metadata(&path)
+                .map_err(StoreError::io(&path))?
+                .len();
         }
         self.inner.used.store(used, Ordering::Relaxed);
         Ok(())

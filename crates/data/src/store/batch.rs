@@ -193,7 +193,12 @@ impl BlockStore {
         written
     }
 
-    fn write_and_name(&self, cid: &Cid, bytes: &[u8], temporary: &Path) -> Result<bool, StoreError> {
+    fn write_and_name(
+        &self,
+        cid: &Cid,
+        bytes: &[u8],
+        temporary: &Path,
+    ) -> Result<bool, StoreError> {
         File::create_new(temporary)
             .and_then(|mut file| file.write_all(bytes))
             .map_err(StoreError::io(temporary))?;

@@ -36,7 +36,8 @@ impl BlockStore {
             let marked = self.walk(&pin.root, &mut |cid, _| live.insert(Short::from(cid)));
             match marked {
                 // A damaged DAG below a pin keeps what is left of it: it can be fetched again.
-                Ok(()) | Err(StoreError::Missing(_) | StoreError::Address(_) | StoreError::Dag(_)) => {}
+                Ok(())
+                | Err(StoreError::Missing(_) | StoreError::Address(_) | StoreError::Dag(_)) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -57,7 +57,9 @@ fn file_name(root: &str, owner: &str) -> String {
 }
 
 pub(super) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -89,7 +91,9 @@ impl BlockStore {
     /// Whether anyone has this root pinned now, and so all its blocks are here.
     pub fn is_pinned(&self, root: &Cid) -> bool {
         let now = now_ms();
-        self.pins().iter().any(|pin| pin.root == *root && !expired(pin.until, now))
+        self.pins()
+            .iter()
+            .any(|pin| pin.root == *root && !expired(pin.until, now))
     }
 
     /// All pins, expired ones included until the next collection.

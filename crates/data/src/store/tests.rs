@@ -77,7 +77,12 @@ fn torn_blocks_are_never_believed() {
     assert!(store.contains(&whole));
     assert!(!store.contains(&torn));
     assert_eq!(store.usage().bytes, 5);
-    assert_eq!(fs::read_dir(scratch.dir.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(scratch.dir.path().join("tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
     assert!(store.pins().is_empty());
 }
 
@@ -116,7 +121,11 @@ fn the_quota_holds_and_frees_what_nobody_needs() {
     let error = batch.add(Codec::Raw, &[3; 1000]).unwrap_err();
     assert!(matches!(
         error,
-        StoreError::Full { used: 2000, quota: 2500, needed: 1000 }
+        StoreError::Full {
+            used: 2000,
+            quota: 2500,
+            needed: 1000
+        }
     ));
     assert!(error.is_full());
     drop(batch);
@@ -173,7 +182,10 @@ fn an_incomplete_dag_is_not_pinned() {
         panic!("the root is an index");
     };
     fs::remove_file(store.fresh_path(&index.links[1].cid)).unwrap();
-    assert!(matches!(store.pin(&root, "a", None), Err(StoreError::Missing(_))));
+    assert!(matches!(
+        store.pin(&root, "a", None),
+        Err(StoreError::Missing(_))
+    ));
     assert!(store.pins().is_empty());
 }
 

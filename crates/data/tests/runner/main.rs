@@ -1,0 +1,4 @@
+//! Integration tests of `mutual-data`: one binary.
+
+mod transfer;
+mod world;
