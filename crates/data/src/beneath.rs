@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
@@ -67,6 +67,10 @@ pub(crate) fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
     Ok(rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
+pub(crate) fn file_type(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<FileType> {
+    Ok(FileType::from_raw_mode(stat(dir, name)?.st_mode))
+}
+
 pub(crate) fn read_link(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
 }
@@ -82,6 +86,28 @@ pub(crate) fn names(dir: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Removes whatever stands under `name`, a directory with all it holds; nothing there is no error.
+pub(crate) fn remove(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let flags = match file_type(dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(FileType::Directory) => {
+            empty(dir, name)?;
+            AtFlags::REMOVEDIR
+        }
+        Ok(_) => AtFlags::empty(),
+    };
+    Ok(rustix::fs::unlinkat(dir, name, flags)?)
+}
+
+fn empty(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let inner = open_dir(dir, name)?;
+    for name in names(inner.as_fd())? {
+        remove(inner.as_fd(), &name)?;
+    }
+    Ok(())
 }
 
 /// A path as people read it.
@@ -114,5 +140,7 @@ mod tests {
         assert!(make_dir(root.as_fd(), b"link").is_err());
         assert!(open_file(root.as_fd(), b"file").is_err());
         assert!(create_file(root.as_fd(), b"file").is_err());
+        remove(root.as_fd(), b"link").unwrap();
+        assert!(Path::new("/etc/passwd").exists());
     }
 }

@@ -12,6 +12,7 @@
 //! | [`section`] | a stream of bytes as a chain of chunks, written and read in bounded memory |
 //! | [`store`] | blocks on disk: verified, pinned, collected, within a quota |
 //! | [`tree`] | a file or directory as one sealed object |
+//! | [`image`] | OCI images as DAGs of their own blobs, and their root file systems |
 //! | [`transfer`] | `/mutual/blocks/1`: fetching from many peers, and asking peers to keep |
 //!
 //! This crate knows nothing of SQL, HTTP or sockets. What touches files is synchronous (call it from a blocking
@@ -21,6 +22,7 @@ mod beneath;
 
 pub mod address;
 pub mod dag;
+pub mod image;
 pub mod seal;
 pub mod section;
 pub mod store;

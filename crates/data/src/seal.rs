@@ -151,7 +151,7 @@ pub fn check_commitment(
 #[derive(Debug)]
 pub enum ChunkSeal {
     /// Ordered chunks of one object under its own key.
-    Stream(StreamSeal),
+    Stream(Box<StreamSeal>),
     /// Deduplicating chunks under a job's secret.
     Convergent(ConvergentSeal),
     /// Chunks as they are: public content, checked by its address alone.
@@ -326,7 +326,12 @@ mod tests {
     }
 
     fn stream(seed: u8, binding: &Binding, section: &str) -> ChunkSeal {
-        ChunkSeal::Stream(StreamSeal::new(&key(seed), binding, section, [1; 7]))
+        ChunkSeal::Stream(Box::new(StreamSeal::new(
+            &key(seed),
+            binding,
+            section,
+            [1; 7],
+        )))
     }
 
     #[test]

@@ -221,7 +221,15 @@ impl<'a> SectionWriter<'a> {
 
 /// One byte, to learn whether a full chunk is the last one.
 fn read_byte(reader: &mut impl Read) -> io::Result<Option<u8>> {
-    reader.bytes().next().transpose()
+    let mut byte = [0];
+    loop {
+        match reader.read(&mut byte) {
+            Ok(0) => return Ok(None),
+            Ok(_) => return Ok(Some(byte[0])),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Reads a section from a store, from any offset, chunk by chunk.

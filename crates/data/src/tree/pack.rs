@@ -130,7 +130,7 @@ pub(super) fn seals(
     mode: Mode,
     prefix: [u8; PREFIX_BYTES],
 ) -> (ChunkSeal, ChunkSeal) {
-    let stream = |name| ChunkSeal::Stream(StreamSeal::new(key, binding, name, prefix));
+    let stream = |name| ChunkSeal::Stream(Box::new(StreamSeal::new(key, binding, name, prefix)));
     let data = match mode {
         Mode::Stream => stream("data"),
         Mode::Convergent => ChunkSeal::Convergent(ConvergentSeal::new(key, &binding.namespace)),

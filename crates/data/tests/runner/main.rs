@@ -1,4 +1,9 @@
 //! Integration tests of `mutual-data`: one binary.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails by panicking"
+)]
 
+mod image;
 mod transfer;
 mod world;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use mutual_data::store::Options;
 use mutual_data::transfer::{
     Authorise, BoxStream, Dial, FetchOptions, KeepRequest, KeepTerms, Server,
@@ -114,13 +116,13 @@ pub(crate) enum Fault {
         bytes: usize,
         streams: usize,
     },
-    /// Every byte after this many is flipped.
+    /// One byte after this many is flipped.
     CorruptAfter(usize),
     /// Nothing more comes after this many.
     StallAfter(usize),
     /// Cannot be reached.
     Refuse,
-    /// Pauses this long before each KiB.
+    /// Pauses this long before each 64 KiB.
     Slow(Duration),
 }
 
@@ -176,11 +178,15 @@ async fn pass(server: tokio::io::DuplexStream, client: tokio::io::DuplexStream, 
     let (mut from_server, mut to_server) = tokio::io::split(server);
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let down = spoil(&mut from_server, &mut to_client, fault);
-    let up = tokio::io::copy(&mut from_client, &mut to_server);
-    // Either side's end is the end of the stream.
+    let up = async { tokio::io::copy(&mut from_client, &mut to_server).await };
+    tokio::pin!(down);
     tokio::select! {
-        _ = down => {}
-        _ = up => {}
+        _ = &mut down => {}
+        // The server has ended or the client asks no more: what is on its way down still arrives.
+        _ = up => {
+            let _ = to_server.shutdown().await;
+            let _ = down.await;
+        }
     }
 }
 
@@ -189,9 +195,8 @@ async fn spoil(
     to: &mut (impl tokio::io::AsyncWrite + Unpin),
     fault: Fault,
 ) -> io::Result<()> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut passed = 0;
-    let mut buffer = vec![0; 1024];
+    let mut buffer = vec![0; 64 * 1024];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
@@ -200,7 +205,9 @@ async fn spoil(
         match fault {
             Fault::CutAfter { bytes, .. } if passed > bytes => return Ok(()),
             Fault::StallAfter(bytes) if passed > bytes => std::future::pending().await,
-            Fault::CorruptAfter(bytes) if passed > bytes => buffer[0] ^= 1,
+            Fault::CorruptAfter(bytes) if (passed..passed + read).contains(&bytes) => {
+                buffer[bytes - passed] ^= 1;
+            }
             Fault::Slow(pause) => tokio::time::sleep(pause).await,
             _ => {}
         }
