@@ -9,6 +9,7 @@
 //! [`Principal`] that an outer layer authenticated.
 
 mod error;
+pub mod http;
 mod store;
 mod view;
 

@@ -1,0 +1,525 @@
+//! The service: any store behind HTTP, with credentials checked and data keys re-sealed.
+//!
+//! Store operations are not cancel-safe, so each runs to its end in a task of its own even when
+//! the client hangs up. The number of operations under way is bounded; beyond it a caller is told
+//! to come back.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
+use axum::http::{HeaderValue, StatusCode, header, request};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use mutual_model::identity::{PublicKey, SealingPublic};
+use mutual_model::ids::JobId;
+use mutual_model::job::FieldError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, watch};
+
+use super::keys::{CHECKPOINT_KEY_PURPOSE, INPUT_KEY_PURPOSE};
+use super::wire::{
+    CancelBody, Done, EpochReply, ErrorBody, ErrorDetail, EventsQuery, JobsQuery, RequeueBody,
+    SubmitBody, SubmitReply, read_json, status,
+};
+use super::{Authenticate, Refusal, RequestHead, Reseal};
+use crate::error::{StoreError, StoreResult};
+use crate::store::{
+    CheckpointReport, ClaimReply, ClaimRequest, ClaimScope, DemandStore, FinishRequest, Principal,
+    ReleaseRequest, RenewRequest, Revocation,
+};
+use crate::view::{EventPage, JobFilter, Manifest};
+
+/// Bounds on what one client can ask of the service.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub body_bytes: usize,
+    /// Store operations under way at once; beyond it callers are told to come back.
+    pub operations: usize,
+    /// Longest wait of one question for events.
+    pub wait: Duration,
+}
+
+impl Default for Limits {
+    /// 8 MiB (a full batch of 1,000 submissions of ordinary tasks), 1,024 and 30 s.
+    fn default() -> Self {
+        Self {
+            body_bytes: 8 << 20,
+            operations: 1_024,
+            wait: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How long an overloaded service asks callers to wait, in milliseconds.
+const RETRY_AFTER_MS: u64 = 200;
+/// How often a store that cannot tell of changes is asked for them.
+const POLL: Duration = Duration::from_millis(250);
+
+/// A store to be served, and what it is served with.
+#[derive(Debug)]
+pub struct Service {
+    store: Arc<dyn DemandStore>,
+    gate: Arc<dyn Authenticate>,
+    keys: Arc<dyn Reseal>,
+    server: PublicKey,
+    changes: Option<watch::Receiver<u64>>,
+    limits: Limits,
+    operations: Arc<Semaphore>,
+}
+
+impl Service {
+    /// A service over `store` by the node with the key `server`. `changes` moves with every
+    /// committed change; without it, waiting for events falls back to asking.
+    pub fn new(
+        store: Arc<dyn DemandStore>,
+        gate: Arc<dyn Authenticate>,
+        keys: Arc<dyn Reseal>,
+        server: PublicKey,
+        changes: Option<watch::Receiver<u64>>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            store,
+            gate,
+            keys,
+            server,
+            changes,
+            limits,
+            operations: Arc::new(Semaphore::new(limits.operations)),
+        }
+    }
+
+    /// The routes.
+    pub fn router(self) -> Router {
+        let body_bytes = self.limits.body_bytes;
+        Router::new()
+            .route("/store", get(info))
+            .route("/store/new-epoch", post(new_epoch))
+            .route("/jobs", post(submit).get(jobs))
+            .route("/jobs/{id}", get(job))
+            .route("/jobs/{id}/manifest", post(manifest))
+            .route("/jobs/{id}/try-claim", post(try_claim_one))
+            .route("/jobs/{id}/checkpoint", post(checkpoint))
+            .route("/jobs/{id}/release", post(release))
+            .route("/jobs/{id}/finish", post(finish))
+            .route("/jobs/{id}/cancel", post(cancel))
+            .route("/jobs/{id}/request-checkpoint", post(request_checkpoint))
+            .route("/try-claim", post(try_claim))
+            .route("/renew", post(renew))
+            .route("/revoke", post(revoke))
+            .route("/requeue", post(requeue))
+            .route("/events", get(events))
+            .layer(DefaultBodyLimit::max(body_bytes))
+            .with_state(Arc::new(self))
+    }
+
+    /// Runs one operation to its end, whatever becomes of the caller.
+    async fn operate<T, F>(self: &Arc<Self>, operation: F) -> Result<T, Answer>
+    where
+        T: Send + 'static,
+        F: Future<Output = StoreResult<T>> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.operations)
+            .try_acquire_owned()
+            .map_err(|_| StoreError::Overloaded {
+                retry_after_ms: RETRY_AFTER_MS,
+            })?;
+        let task = tokio::spawn(async move {
+            let outcome = operation.await;
+            drop(permit);
+            outcome
+        });
+        match task.await {
+            Ok(outcome) => Ok(outcome?),
+            Err(error) => Err(StoreError::Internal(format!("operation failed: {error}")).into()),
+        }
+    }
+
+    /// Refuses a data key that the store could never hand on.
+    fn check_key(&self, purpose: &str, field: &str, object: &Manifest) -> Result<(), Answer> {
+        self.keys
+            .check(purpose, &object.enc_meta.sealed_key)
+            .map_err(|_| {
+                StoreError::Invalid(FieldError::new(
+                    format!("{field}.enc_meta.sealed_key"),
+                    "it is not sealed to this store",
+                    "seal it to the `sealing` key that GET /store gives",
+                ))
+                .into()
+            })
+    }
+
+    /// Re-seals an object's key to a claimant. A key that cannot be opened any more is left as it
+    /// is: the claimant then reports that it could not read the object.
+    fn hand_key(&self, purpose: &str, object: &mut Manifest, to: &SealingPublic) {
+        let sealed = &mut object.enc_meta.sealed_key;
+        match self.keys.reseal(purpose, sealed, to) {
+            Ok(resealed) => *sealed = resealed,
+            Err(error) => tracing::warn!(root = %object.root, %error, "cannot hand on a data key"),
+        }
+    }
+
+    fn hand_keys(&self, reply: &mut ClaimReply, to: &SealingPublic) {
+        for grant in &mut reply.grants {
+            if let Some(input) = &mut grant.input {
+                self.hand_key(INPUT_KEY_PURPOSE, input, to);
+            }
+            for checkpoint in &mut grant.checkpoints {
+                self.hand_key(CHECKPOINT_KEY_PURPOSE, &mut checkpoint.manifest, to);
+            }
+        }
+    }
+}
+
+/// An answer other than the one asked for.
+#[derive(Debug)]
+enum Answer {
+    Store(StoreError),
+    Refused(Refusal),
+}
+
+impl From<StoreError> for Answer {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<FieldError> for Answer {
+    fn from(error: FieldError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Store(error) => store_answer(error),
+            Self::Refused(refusal) => refusal_answer(refusal),
+        }
+    }
+}
+
+fn store_answer(error: StoreError) -> Response {
+    let retry_after_ms = match error {
+        StoreError::Overloaded { retry_after_ms } => Some(retry_after_ms),
+        _ => None,
+    };
+    let mut response = json(status(&error), &ErrorBody::from(error));
+    if let Some(ms) = retry_after_ms {
+        let seconds = HeaderValue::from(ms.div_ceil(1_000));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+fn refusal_answer(refusal: Refusal) -> Response {
+    let body = ErrorBody {
+        error: ErrorDetail {
+            store: Some(StoreError::Forbidden(refusal.message.clone())),
+            code: refusal.code,
+            message: refusal.message,
+            field: None,
+            fix: None,
+        },
+    };
+    json(StatusCode::UNAUTHORIZED, &body)
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let bytes = match serde_json::to_vec(body) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%error, "cannot encode an answer");
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        }
+    };
+    let content_type = [(header::CONTENT_TYPE, "application/json")];
+    (status, content_type, Body::from(bytes)).into_response()
+}
+
+type Shared = State<Arc<Service>>;
+type Reply = Result<Response, Answer>;
+
+fn ok(body: &impl Serialize) -> Reply {
+    Ok(json(StatusCode::OK, body))
+}
+
+/// A request whose sender is known.
+struct Asked {
+    who: Principal,
+    body: Bytes,
+}
+
+impl Asked {
+    fn json<T: DeserializeOwned>(&self) -> Result<T, Answer> {
+        Ok(read_json(&self.body)?)
+    }
+}
+
+/// Reads the whole request within the limit and finds out who sends it.
+async fn admit(service: &Service, request: Request) -> Result<Asked, Answer> {
+    let (parts, body) = request.into_parts();
+    let limit = service.limits.body_bytes;
+    let body = axum::body::to_bytes(body, limit).await.map_err(|_| {
+        FieldError::new(
+            "body",
+            format!("more than {limit} bytes, or cut off"),
+            "send fewer or smaller entries at once",
+        )
+    })?;
+    let who = service
+        .gate
+        .authenticate(&head(&parts, &body))
+        .map_err(Answer::Refused)?;
+    Ok(Asked { who, body })
+}
+
+fn head<'a>(parts: &'a request::Parts, body: &'a [u8]) -> RequestHead<'a> {
+    let path_and_query = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    RequestHead {
+        method: &parts.method,
+        path_and_query,
+        headers: &parts.headers,
+        body,
+    }
+}
+
+fn job_id(text: &str) -> Result<JobId, Answer> {
+    text.parse().map_err(|_| {
+        FieldError::new("id", "not a job id", "use the UUID that submitting gave").into()
+    })
+}
+
+/// The job in the path and the one in the body must be the same.
+fn same_job(path: &str, body: JobId) -> Result<(), Answer> {
+    if job_id(path)? == body {
+        return Ok(());
+    }
+    let problem = "names another job than the path";
+    Err(FieldError::new("claim.job", problem, "use one job in both places").into())
+}
+
+fn query<T: DeserializeOwned>(raw: Option<String>) -> Result<T, Answer> {
+    let uri = format!("http://x/?{}", raw.unwrap_or_default());
+    let malformed =
+        |problem: String| FieldError::new("query", problem, "see the API's description");
+    let uri = uri
+        .parse()
+        .map_err(|error: axum::http::uri::InvalidUri| malformed(error.to_string()))?;
+    let query = axum::extract::Query::<T>::try_from_uri(&uri)
+        .map_err(|error| malformed(error.body_text()))?;
+    Ok(query.0)
+}
+
+async fn info(State(service): Shared, request: Request) -> Reply {
+    admit(&service, request).await?;
+    let mut info = service.store.info().await?;
+    info.server = Some(service.server);
+    info.sealing = Some(service.keys.sealing());
+    ok(&info)
+}
+
+async fn submit(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let SubmitBody { tasks } = asked.json()?;
+    for (index, task) in tasks.iter().enumerate() {
+        if let Some(input) = &task.input {
+            service.check_key(INPUT_KEY_PURPOSE, &format!("tasks[{index}].input"), input)?;
+        }
+    }
+    let store = Arc::clone(&service.store);
+    let submitted = service
+        .operate(async move { store.submit(&asked.who, tasks).await })
+        .await?;
+    ok(&SubmitReply { submitted })
+}
+
+async fn manifest(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let (id, input) = (job_id(&id)?, asked.json::<Manifest>()?);
+    service.check_key(INPUT_KEY_PURPOSE, "body", &input)?;
+    let store = Arc::clone(&service.store);
+    let view = service
+        .operate(async move { store.attach_manifest(&asked.who, id, input).await })
+        .await?;
+    ok(&view)
+}
+
+async fn job(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    ok(&service.store.job(&asked.who, job_id(&id)?).await?)
+}
+
+async fn jobs(State(service): Shared, RawQuery(raw): RawQuery, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let filter = JobFilter::try_from(query::<JobsQuery>(raw)?)?;
+    ok(&service.store.jobs(&asked.who, &filter).await?)
+}
+
+async fn cancel(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let (id, body) = (job_id(&id)?, asked.json::<CancelBody>()?);
+    let store = Arc::clone(&service.store);
+    let view = service
+        .operate(async move { store.cancel(&asked.who, id, &body.reason).await })
+        .await?;
+    ok(&view)
+}
+
+async fn try_claim_one(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let mut claim: ClaimRequest = asked.json()?;
+    claim.scope = ClaimScope::Jobs(vec![job_id(&id)?]);
+    claim_as(&service, asked.who, claim).await
+}
+
+async fn try_claim(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let claim = asked.json()?;
+    claim_as(&service, asked.who, claim).await
+}
+
+async fn claim_as(service: &Arc<Service>, who: Principal, claim: ClaimRequest) -> Reply {
+    let store = Arc::clone(&service.store);
+    let sealing = who.sealing;
+    let mut reply = service
+        .operate(async move { store.try_claim(&who, claim).await })
+        .await?;
+    service.hand_keys(&mut reply, &sealing);
+    ok(&reply)
+}
+
+async fn renew(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let renewal: RenewRequest = asked.json()?;
+    let store = Arc::clone(&service.store);
+    let reply = service
+        .operate(async move { store.renew(&asked.who, renewal).await })
+        .await?;
+    ok(&reply)
+}
+
+async fn checkpoint(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let report: CheckpointReport = asked.json()?;
+    same_job(&id, report.claim.job)?;
+    service.check_key(CHECKPOINT_KEY_PURPOSE, "manifest", &report.manifest)?;
+    let store = Arc::clone(&service.store);
+    service
+        .operate(async move { store.checkpoint(&asked.who, report).await })
+        .await?;
+    ok(&Done {})
+}
+
+async fn release(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let body: ReleaseRequest = asked.json()?;
+    same_job(&id, body.claim.job)?;
+    let store = Arc::clone(&service.store);
+    service
+        .operate(async move { store.release(&asked.who, body).await })
+        .await?;
+    ok(&Done {})
+}
+
+async fn finish(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let body: FinishRequest = asked.json()?;
+    same_job(&id, body.claim.job)?;
+    let store = Arc::clone(&service.store);
+    let reply = service
+        .operate(async move { store.finish(&asked.who, body).await })
+        .await?;
+    ok(&reply)
+}
+
+async fn revoke(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let revocation: Revocation = asked.json()?;
+    let store = Arc::clone(&service.store);
+    let reply = service
+        .operate(async move { store.revoke(&asked.who, revocation).await })
+        .await?;
+    ok(&reply)
+}
+
+async fn requeue(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let RequeueBody { limit } = asked.json()?;
+    let store = Arc::clone(&service.store);
+    let report = service
+        .operate(async move { store.requeue(&asked.who, limit).await })
+        .await?;
+    ok(&report)
+}
+
+async fn request_checkpoint(
+    State(service): Shared,
+    Path(id): Path<String>,
+    request: Request,
+) -> Reply {
+    let asked = admit(&service, request).await?;
+    let id = job_id(&id)?;
+    let store = Arc::clone(&service.store);
+    service
+        .operate(async move { store.request_checkpoint(&asked.who, id).await })
+        .await?;
+    ok(&Done {})
+}
+
+async fn new_epoch(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let store = Arc::clone(&service.store);
+    let epoch = service
+        .operate(async move { store.new_epoch(&asked.who).await })
+        .await?;
+    ok(&EpochReply { epoch })
+}
+
+async fn events(State(service): Shared, RawQuery(raw): RawQuery, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let wanted: EventsQuery = query(raw)?;
+    let wait = Duration::from_millis(wanted.wait_ms).min(service.limits.wait);
+    let waited = tokio::time::timeout(wait, first_events(&service, &asked.who, &wanted)).await;
+    match waited {
+        Ok(page) => ok(&page?),
+        Err(_) => {
+            let page = service.store.events(&asked.who, wanted.after, wanted.limit);
+            ok(&page.await?)
+        }
+    }
+}
+
+/// Waits until there is something after the wanted position. Cancel-safe: it only reads.
+async fn first_events(
+    service: &Service,
+    who: &Principal,
+    wanted: &EventsQuery,
+) -> StoreResult<EventPage> {
+    let mut changes = service.changes.clone();
+    loop {
+        if let Some(changes) = &mut changes {
+            changes.mark_unchanged();
+        }
+        let page = service
+            .store
+            .events(who, wanted.after, wanted.limit)
+            .await?;
+        if !page.events.is_empty() || wanted.wait_ms == 0 {
+            return Ok(page);
+        }
+        let is_told = match &mut changes {
+            Some(changes) => changes.changed().await.is_ok(),
+            None => false,
+        };
+        if !is_told {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}

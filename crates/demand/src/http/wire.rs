@@ -1,0 +1,251 @@
+//! What travels: bodies, queries and errors of version 1.
+
+use axum::http::StatusCode;
+use mutual_model::identity::NodeId;
+use mutual_model::ids::{JobId, Namespace};
+use mutual_model::job::{FieldError, JobState};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+use crate::store::{Submission, Submitted};
+use crate::view::JobFilter;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubmitBody {
+    pub(super) tasks: Vec<Submission>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SubmitReply {
+    pub(super) submitted: Vec<Submitted>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CancelBody {
+    pub(super) reason: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RequeueBody {
+    pub(super) limit: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct EpochReply {
+    pub(super) epoch: u64,
+}
+
+/// The empty object, so that every answer is JSON.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Done {}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventsQuery {
+    #[serde(default)]
+    pub(super) after: u64,
+    #[serde(default = "events_default")]
+    pub(super) limit: u32,
+    /// How long to wait for a first event, in milliseconds.
+    #[serde(default)]
+    pub(super) wait_ms: u64,
+}
+
+const fn events_default() -> u32 {
+    1_000
+}
+
+/// [`JobFilter`] as a query string: states are separated by commas.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JobsQuery {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<Namespace>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name_prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<NodeId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<JobId>,
+    #[serde(default)]
+    limit: u32,
+}
+
+impl From<&JobFilter> for JobsQuery {
+    fn from(filter: &JobFilter) -> Self {
+        let states: Vec<_> = filter.states.iter().map(|state| state.name()).collect();
+        Self {
+            namespace: filter.namespace.clone(),
+            state: (!states.is_empty()).then(|| states.join(",")),
+            name_prefix: filter.name_prefix.clone(),
+            holder: filter.holder,
+            before: filter.before,
+            limit: filter.limit,
+        }
+    }
+}
+
+impl TryFrom<JobsQuery> for JobFilter {
+    type Error = FieldError;
+
+    fn try_from(query: JobsQuery) -> Result<Self, FieldError> {
+        let names = query.state.as_deref().unwrap_or_default();
+        let states = names
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(str::parse::<JobState>);
+        Ok(Self {
+            namespace: query.namespace,
+            states: states.collect::<Result<_, _>>()?,
+            name_prefix: query.name_prefix,
+            holder: query.holder,
+            before: query.before,
+            limit: query.limit,
+        })
+    }
+}
+
+/// `{"error": {"code", "message", "field"?, "fix"?, "store"?}}`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ErrorBody {
+    pub(super) error: ErrorDetail,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ErrorDetail {
+    /// A short, stable word.
+    pub(super) code: String,
+    /// For people.
+    pub(super) message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) field: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) fix: Option<String>,
+    /// The store's own error, for clients that are stores themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) store: Option<StoreError>,
+}
+
+impl From<StoreError> for ErrorBody {
+    fn from(error: StoreError) -> Self {
+        let (field, fix) = match &error {
+            StoreError::Invalid(FieldError { field, fix, .. }) => {
+                (Some(field.clone()), Some(fix.clone()))
+            }
+            _ => (None, None),
+        };
+        Self {
+            error: ErrorDetail {
+                code: code(&error).to_owned(),
+                message: error.to_string(),
+                field,
+                fix,
+                store: Some(error),
+            },
+        }
+    }
+}
+
+const fn code(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::NotFound => "not_found",
+        StoreError::Conflict(_) => "conflict",
+        StoreError::Fenced { .. } => "fenced",
+        StoreError::IncarnationRevoked => "incarnation_revoked",
+        StoreError::HeardFrom { .. } => "heard_from",
+        StoreError::Forbidden(_) => "forbidden",
+        StoreError::Invalid(_) => "invalid",
+        StoreError::Unavailable(_) => "unavailable",
+        StoreError::Overloaded { .. } => "overloaded",
+        StoreError::Unknown(_) => "unknown_outcome",
+        StoreError::Internal(_) => "internal",
+    }
+}
+
+pub(super) const fn status(error: &StoreError) -> StatusCode {
+    match error {
+        StoreError::NotFound => StatusCode::NOT_FOUND,
+        StoreError::Conflict(_) | StoreError::HeardFrom { .. } => StatusCode::CONFLICT,
+        StoreError::Fenced { .. } => StatusCode::PRECONDITION_FAILED,
+        StoreError::IncarnationRevoked => StatusCode::GONE,
+        StoreError::Forbidden(_) => StatusCode::FORBIDDEN,
+        StoreError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        StoreError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+        StoreError::Overloaded { .. } => StatusCode::TOO_MANY_REQUESTS,
+        StoreError::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
+        StoreError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Reads a JSON body; an error names the field by its path.
+pub(super) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FieldError> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        FieldError::new(
+            "body",
+            format!("not UTF-8 at byte {}", error.valid_up_to()),
+            "send JSON in UTF-8",
+        )
+    })?;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "body".to_owned() } else { path };
+        FieldError::new(
+            field,
+            error.inner().to_string(),
+            "see the API's description",
+        )
+    })?;
+    json.end().map_err(|error| {
+        FieldError::new(
+            "body",
+            error.to_string(),
+            "send one JSON value and nothing after it",
+        )
+    })?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_survive_the_query_string() {
+        let filter = JobFilter {
+            namespace: Some("lab".parse().unwrap()),
+            states: vec![JobState::Queued, JobState::TimedOut],
+            name_prefix: Some("sweep".into()),
+            limit: 7,
+            ..JobFilter::default()
+        };
+        let read = JobFilter::try_from(JobsQuery::from(&filter)).unwrap();
+        assert_eq!(read, filter);
+        let bad = JobsQuery {
+            state: Some("queued,done".into()),
+            ..JobsQuery::default()
+        };
+        assert_eq!(JobFilter::try_from(bad).unwrap_err().field, "state");
+    }
+
+    #[test]
+    fn bad_bodies_name_the_field() {
+        let cases: [(&[u8], &str); 4] = [
+            (b"\xff", "body"),
+            (b"{", "body"),
+            (b"{\"reason\": 3}", "reason"),
+            (b"{\"reason\": \"x\"} {}", "body"),
+        ];
+        for (bytes, field) in cases {
+            assert_eq!(read_json::<CancelBody>(bytes).unwrap_err().field, field);
+        }
+        let unknown = read_json::<CancelBody>(b"{\"reason\": \"x\", \"colour\": 1}").unwrap_err();
+        assert!(unknown.problem.contains("colour"), "{unknown}");
+    }
+}
