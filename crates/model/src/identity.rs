@@ -161,6 +161,19 @@ impl NodeKey {
         &self.sealing
     }
 
+    /// A secret that only this node and `other` can compute: X25519 (RFC 7748) between the
+    /// Montgomery forms of their Ed25519 keys, so that a node's public key alone is enough to write
+    /// to it and its id vouches for the channel. That one key may serve both purposes is shown by
+    /// Thormarker 2021 (ePrint 2021/509). `None` for a key that is no point or of small order.
+    pub fn agree(&self, other: &PublicKey) -> Option<Zeroizing<[u8; 32]>> {
+        let other = VerifyingKey::from_bytes(&other.0).ok()?;
+        let other = x25519_dalek::PublicKey::from(other.to_montgomery().to_bytes());
+        let scalar = Zeroizing::new(self.signing.to_scalar_bytes());
+        let shared = x25519_dalek::StaticSecret::from(*scalar).diffie_hellman(&other);
+        let contributory = shared.was_contributory();
+        contributory.then(|| Zeroizing::new(shared.to_bytes()))
+    }
+
     /// Signs `message` for `context`.
     pub fn sign(&self, context: &str, message: &[u8]) -> Signature {
         Signature(
@@ -498,6 +511,15 @@ mod tests {
         assert!(refused.is_err());
         let json = serde_json::to_string(&issued).unwrap();
         assert_eq!(serde_json::from_str::<Certificate>(&json).unwrap(), issued);
+    }
+
+    #[test]
+    fn two_nodes_agree_on_a_secret_that_others_lack() {
+        let [one, two, three] = [1, 2, 3].map(|seed| NodeKey::from_seed(&[seed; 32]));
+        let shared = one.agree(&two.public()).unwrap();
+        assert_eq!(*shared, *two.agree(&one.public()).unwrap());
+        assert_ne!(*shared, *three.agree(&two.public()).unwrap());
+        assert!(one.agree(&PublicKey([0; 32])).is_none());
     }
 
     #[test]

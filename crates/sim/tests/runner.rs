@@ -1,0 +1,4 @@
+//! The cores in a virtual world.
+
+#[path = "runner/discovery.rs"]
+mod discovery;
