@@ -1,0 +1,16 @@
+//! Holds every statement of this crate against brute force on small instances.
+
+#[path = "runner/baseline.rs"]
+mod baseline;
+#[path = "runner/brute.rs"]
+mod brute;
+#[path = "runner/continuous.rs"]
+mod continuous;
+#[path = "runner/definition.rs"]
+mod definition;
+#[path = "runner/facts.rs"]
+mod facts;
+#[path = "runner/integral.rs"]
+mod integral;
+#[path = "runner/small.rs"]
+mod small;
