@@ -8,11 +8,22 @@
 //! **Absent on purpose:** libp2p and containers, and any trust in the caller beyond the
 //! [`Principal`] that an outer layer authenticated.
 
+mod clock;
+mod config;
 mod error;
-pub mod http;
+pub mod memory;
+mod notify;
+mod rules;
 mod store;
 mod view;
 
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+pub use clock::{Clock, ManualClock, Reading, SystemClock};
+pub use config::StoreConfig;
 pub use error::{StoreError, StoreResult};
 pub use mutual_model::lease::{HeldJob, Lost, LostReason, Phase};
 pub use mutual_model::matching::Offer;

@@ -376,6 +376,26 @@ pub trait DemandStore: Send + Sync + Debug {
 
     /// Begins a new epoch, for example after a restore. Needs [`Right::Operate`].
     async fn new_epoch(&self, who: &Principal) -> StoreResult<u64>;
+
+    /// Ends many attempts at once, each as [`finish`](Self::finish) would; answers in order.
+    /// One slow call instead of many fast ones where a round trip or a commit is dear.
+    async fn finish_many(
+        &self,
+        who: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let each = requests
+            .into_iter()
+            .map(|request| self.finish(who, request));
+        futures::future::join_all(each).await
+    }
+
+    /// A cell that changes whenever this instance committed a change of some job: a hint to ask
+    /// for [`events`](Self::events) now. Changes made through other servers of the store may not
+    /// show. `None` where there is no such hint.
+    fn changes(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// A fence as stores number them: for a first claim in `epoch`.

@@ -239,10 +239,9 @@ impl HttpStore {
     fn prefer_next(&self, failed: usize) {
         let next = (failed + 1) % self.bases.len();
         // Lost races are harmless: somebody else moved on already.
-        drop(
-            self.preferred
-                .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed),
-        );
+        let _ = self
+            .preferred
+            .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     async fn ask_once(
@@ -303,7 +302,7 @@ fn stated_error(status: reqwest::StatusCode, bytes: &[u8]) -> StoreError {
     match stated {
         Some(ErrorBody { error }) => error
             .store
-            .unwrap_or_else(|| StoreError::Unavailable(error.message)),
+            .unwrap_or(StoreError::Unavailable(error.message)),
         None if status.is_server_error() => {
             StoreError::Unknown(format!("the server answered {status}"))
         }

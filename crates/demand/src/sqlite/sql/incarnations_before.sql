@@ -1,0 +1,1 @@
+SELECT incarnation FROM leases WHERE agent = :agent AND incarnation < :incarnation AND NOT revoked

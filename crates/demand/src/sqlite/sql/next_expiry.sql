@@ -1,0 +1,7 @@
+SELECT min(at) FROM (
+    SELECT min(waits_until) AS at FROM jobs WHERE state IN ('queued', 'awaiting_input')
+    UNION ALL
+    SELECT min(l.expires_at) FROM leases AS l WHERE EXISTS (
+        SELECT 1 FROM jobs AS j
+        WHERE j.agent = l.agent AND j.incarnation = l.incarnation
+            AND j.state IN ('assigned', 'preparing', 'running')))

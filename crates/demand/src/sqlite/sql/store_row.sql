@@ -1,0 +1,1 @@
+SELECT id, epoch FROM store WHERE singleton = 1

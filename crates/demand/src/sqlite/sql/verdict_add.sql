@@ -1,0 +1,2 @@
+INSERT INTO verdicts (nonce, agent, incarnation, voter, verdict, at)
+VALUES (:nonce, :agent, :incarnation, :voter, :verdict, :now)
