@@ -7,4 +7,5 @@ pub use mutual_demand as demand;
 /// The rules, re-exported for programs that build on this crate.
 pub use mutual_model as model;
 
+pub mod auth;
 pub mod config;

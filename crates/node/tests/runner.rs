@@ -1,0 +1,4 @@
+//! Integration tests of the node, one module per part.
+
+#[path = "runner/auth/mod.rs"]
+mod auth;
