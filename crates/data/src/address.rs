@@ -162,6 +162,21 @@ impl From<&Cid> for Short {
     }
 }
 
+impl Short {
+    /// The whole name again. Only for names that were supported in the first place.
+    pub(crate) fn to_cid(&self) -> Cid {
+        let codec = match self.kind & 1 {
+            0 => Codec::Raw,
+            _ => Codec::Node,
+        };
+        let hash = match self.kind & 2 {
+            0 => BLAKE3_256,
+            _ => SHA2_256,
+        };
+        wrap(codec, hash, &self.digest)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,5 +221,8 @@ mod tests {
     fn text_round_trips() {
         let cid = name(Codec::Node, b"x");
         assert_eq!(parse(&cid.to_string()), Ok(cid));
+        for cid in [cid, name(Codec::Raw, b"x"), from_sha256(&[7; 32])] {
+            assert_eq!(Short::from(&cid).to_cid(), cid);
+        }
     }
 }

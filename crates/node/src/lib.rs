@@ -9,3 +9,4 @@ pub use mutual_model as model;
 
 pub mod auth;
 pub mod config;
+pub mod swarm;

@@ -81,7 +81,9 @@ impl Default for SwarmConfig {
     fn default() -> Self {
         let any = ["/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0"];
         Self {
-            listen: any.map(|a| a.parse().expect("a constant address parses")).into(),
+            listen: any
+                .map(|a| a.parse().expect("a constant address parses"))
+                .into(),
             external: Vec::new(),
             relays: Vec::new(),
             relay: None,
@@ -95,7 +97,9 @@ impl SwarmConfig {
     pub fn loopback() -> Self {
         let local = ["/ip4/127.0.0.1/udp/0/quic-v1", "/ip4/127.0.0.1/tcp/0"];
         Self {
-            listen: local.map(|a| a.parse().expect("a constant address parses")).into(),
+            listen: local
+                .map(|a| a.parse().expect("a constant address parses"))
+                .into(),
             ..Self::default()
         }
     }
@@ -162,7 +166,9 @@ struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Swarm").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Swarm")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -213,19 +219,28 @@ impl Swarm {
 
     /// Starts to fetch the DAG below `root` from `providers` (several addresses of one peer count as one provider).
     pub fn fetch(&self, root: Cid, providers: &[PeerAddr], options: FetchOptions) -> Fetch {
-        let providers = self.providers(providers).into_iter().map(|(_, p)| p as Arc<dyn Dial>);
+        let providers = self
+            .providers(providers)
+            .into_iter()
+            .map(|(_, p)| p as Arc<dyn Dial>);
         fetch(&self.inner.store, root, providers.collect(), options)
     }
 
     /// One provider for [`Fetch::add`], from the addresses of one peer; `None` if there is none, or it is this node.
     pub fn provider(&self, addresses: &[PeerAddr]) -> Option<Arc<dyn Dial>> {
-        self.providers(addresses).into_iter().next().map(|(_, provider)| provider as _)
+        self.providers(addresses)
+            .into_iter()
+            .next()
+            .map(|(_, provider)| provider as _)
     }
 
     fn providers(&self, addresses: &[PeerAddr]) -> Vec<(PublicKey, Arc<Provider>)> {
         let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
         for address in addresses {
-            peers.entry(address.peer()).or_default().push(address.multiaddr().clone());
+            peers
+                .entry(address.peer())
+                .or_default()
+                .push(address.multiaddr().clone());
         }
         peers.remove(&self.inner.id);
         let provider = |(peer, addresses)| {
@@ -256,7 +271,12 @@ impl Swarm {
             while receipts.len() + asked.len() < count
                 && let Some((key, provider)) = waiting.next()
             {
-                asked.spawn(ask(self.inner.store.clone(), provider, key, request.clone()));
+                asked.spawn(ask(
+                    self.inner.store.clone(),
+                    provider,
+                    key,
+                    request.clone(),
+                ));
             }
             match asked.join_next().await {
                 None => break,
@@ -279,7 +299,8 @@ impl Swarm {
         let store = self.inner.store.clone();
         let look = move || -> Result<KeepRequest, SwarmError> {
             let bytes = store.complete(&root)?.ok_or(SwarmError::Incomplete(root))?;
-            let node = mutual_data::dag::Node::decode(&store.get(&root)?).map_err(StoreError::Dag)?;
+            let node =
+                mutual_data::dag::Node::decode(&store.get(&root)?).map_err(StoreError::Dag)?;
             Ok(KeepRequest {
                 root,
                 namespace: node.namespace().map(str::to_owned),
@@ -287,13 +308,21 @@ impl Swarm {
                 duration,
             })
         };
-        tokio::task::spawn_blocking(look).await.map_err(|_| SwarmError::Closed)?
+        tokio::task::spawn_blocking(look)
+            .await
+            .map_err(|_| SwarmError::Closed)?
     }
 
     /// Closes every connection and stops listening.
     pub async fn shutdown(&self) {
         let (done, ended) = oneshot::channel();
-        if self.inner.commands.send(Command::Shutdown(done)).await.is_ok() {
+        if self
+            .inner
+            .commands
+            .send(Command::Shutdown(done))
+            .await
+            .is_ok()
+        {
             let _ = ended.await;
         }
     }

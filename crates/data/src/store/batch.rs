@@ -1,5 +1,6 @@
 //! Writing: a batch holds what it wrote until it is committed under a pin, or dropped.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ const SINGLE_SYNCS_MAX: usize = 16;
 #[derive(Debug)]
 pub struct Batch {
     store: BlockStore,
-    touched: Mutex<Vec<Cid>>,
+    touched: Mutex<HashSet<Short>>,
 }
 
 impl Batch {
@@ -69,11 +70,14 @@ impl Batch {
         self.store.contains(cid)
     }
 
+    /// The lock on what is held is taken last and kept shortest: the collector needs it for every block.
     fn hold(&self, cid: &Cid) {
-        let mut held = lock(&self.store.inner.held);
-        *held.counts.entry(Short::from(cid)).or_default() += 1;
-        drop(held);
-        lock(&self.touched).push(*cid);
+        let short = Short::from(cid);
+        let mut touched = lock(&self.touched);
+        if touched.insert(short) {
+            let mut held = lock(&self.store.inner.held);
+            *held.counts.entry(short).or_default() += 1;
+        }
     }
 
     fn store_verified(&self, cid: &Cid, bytes: &[u8]) -> Result<bool, StoreError> {
@@ -111,12 +115,11 @@ impl Batch {
     fn settle(&self) -> Result<(), StoreError> {
         let inner = &self.store.inner;
         let _one = lock(&inner.committing);
-        let mut mine = lock(&self.touched).clone();
-        let fresh = lock(&inner.fresh);
-        mine.retain(|cid| fresh.contains(&Short::from(cid)));
-        drop(fresh);
-        mine.sort_unstable();
-        mine.dedup();
+        let mine: Vec<Cid> = {
+            let touched = lock(&self.touched);
+            let fresh = lock(&inner.fresh);
+            touched.intersection(&fresh).map(Short::to_cid).collect()
+        };
         if mine.is_empty() {
             return Ok(());
         }
@@ -150,9 +153,10 @@ impl Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
+        let mut touched = lock(&self.touched);
         let mut held = lock(&self.store.inner.held);
-        for cid in lock(&self.touched).drain(..) {
-            held.release(Short::from(&cid));
+        for short in touched.drain() {
+            held.release(short);
         }
     }
 }

@@ -47,7 +47,9 @@ impl PeerAddr {
     pub fn new(address: Multiaddr, peer: PeerId) -> Result<Self, PeerAddrError> {
         public_key(&peer).ok_or(PeerAddrError::ForeignKey(peer))?;
         let shown = address.to_string();
-        let address = address.with_p2p(peer).map_err(|_| PeerAddrError::NoPeer(shown))?;
+        let address = address
+            .with_p2p(peer)
+            .map_err(|_| PeerAddrError::NoPeer(shown))?;
         Ok(Self { address, peer })
     }
 
@@ -96,8 +98,9 @@ impl FromStr for PeerAddr {
         if text.len() > TEXT_BYTES_MAX {
             return Err(malformed(format!("longer than {TEXT_BYTES_MAX} bytes")));
         }
-        let address: Multiaddr =
-            text.parse().map_err(|e: libp2p::multiaddr::Error| malformed(e.to_string()))?;
+        let address: Multiaddr = text
+            .parse()
+            .map_err(|e: libp2p::multiaddr::Error| malformed(e.to_string()))?;
         match address.iter().last() {
             Some(Protocol::P2p(peer)) => Self::new(address, peer),
             _ => Err(PeerAddrError::NoPeer(shown())),
@@ -137,7 +140,12 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_told() {
-        for text in ["", "hello", "/ip4/1.2.3.4/tcp/5", "/ip4/1.2.3.4/tcp/5/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N"] {
+        for text in [
+            "",
+            "hello",
+            "/ip4/1.2.3.4/tcp/5",
+            "/ip4/1.2.3.4/tcp/5/p2p/QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",
+        ] {
             assert!(text.parse::<PeerAddr>().is_err(), "{text}");
         }
         assert!("/ip4/1.2.3.4".repeat(100).parse::<PeerAddr>().is_err());

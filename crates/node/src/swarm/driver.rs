@@ -8,8 +8,10 @@ use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, SwarmBuilder, dcutr, identify, identity, noise, relay, tcp, yamux};
+use libp2p::swarm::{DialError, NetworkBehaviour, SwarmEvent};
+use libp2p::{
+    Multiaddr, PeerId, SwarmBuilder, dcutr, identify, identity, noise, relay, tcp, yamux,
+};
 use mutual_model::identity::NodeKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -23,6 +25,9 @@ const LISTEN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The largest datagram that path discovery tries: jumbo frames where the network has them.
 const MTU_MAX: u16 = 8952;
+
+/// How long closing connections may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// What other tasks ask of the driver.
 pub(super) enum Command {
@@ -46,7 +51,11 @@ struct Behaviour {
 }
 
 impl Behaviour {
-    fn new(key: &identity::Keypair, client: relay::client::Behaviour, limits: Option<RelayLimits>) -> Self {
+    fn new(
+        key: &identity::Keypair,
+        client: relay::client::Behaviour,
+        limits: Option<RelayLimits>,
+    ) -> Self {
         let id = key.public().to_peer_id();
         let about = identify::Config::new("/mutual/1".into(), key.public())
             .with_agent_version(concat!("mutual/", env!("CARGO_PKG_VERSION")).into());
@@ -54,7 +63,9 @@ impl Behaviour {
             streams: libp2p_stream::Behaviour::new(),
             identify: identify::Behaviour::new(about),
             relay_client: client,
-            relay: limits.map(|limits| relay::Behaviour::new(id, relay_config(limits))).into(),
+            relay: limits
+                .map(|limits| relay::Behaviour::new(id, relay_config(limits)))
+                .into(),
             dcutr: dcutr::Behaviour::new(id),
         }
     }
@@ -75,7 +86,11 @@ fn build(
     let failed = |e: &dyn std::fmt::Display| SwarmError::Transport(e.to_string());
     let swarm = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            noise::Config::new,
+            yamux::Config::default,
+        )
         .map_err(|e| failed(&e))?
         .with_quic_config(|config| config.mtu_upper_bound(MTU_MAX))
         .with_relay_client(noise::Config::new, yamux::Config::default)
@@ -93,6 +108,8 @@ pub(super) struct Driver {
     dialling: HashMap<PeerId, Vec<oneshot::Sender<io::Result<()>>>>,
     listening: HashMap<ListenerId, Vec<Multiaddr>>,
     addresses: watch::Sender<Vec<PeerAddr>>,
+    /// A relay tells its clients where it is reached: its listening addresses, unless others were configured.
+    announces_itself: bool,
 }
 
 impl Driver {
@@ -113,6 +130,7 @@ impl Driver {
             dialling: HashMap::new(),
             listening: HashMap::new(),
             addresses: watch::Sender::new(Vec::new()),
+            announces_itself: config.relay.is_some() && config.external.is_empty(),
         };
         for address in &config.listen {
             driver.listen(address.clone())?;
@@ -130,10 +148,13 @@ impl Driver {
 
     fn listen(&mut self, address: Multiaddr) -> Result<(), SwarmError> {
         let shown = address.to_string();
-        let listener = self.swarm.listen_on(address).map_err(|e| SwarmError::Listen {
-            address: shown,
-            reason: e.to_string(),
-        })?;
+        let listener = self
+            .swarm
+            .listen_on(address)
+            .map_err(|e| SwarmError::Listen {
+                address: shown,
+                reason: e.to_string(),
+            })?;
         self.listening.insert(listener, Vec::new());
         Ok(())
     }
@@ -159,7 +180,13 @@ impl Driver {
     }
 
     async fn until_listening(&mut self, count: usize) -> Result<(), SwarmError> {
-        while self.listening.values().filter(|addresses| !addresses.is_empty()).count() < count {
+        while self
+            .listening
+            .values()
+            .filter(|addresses| !addresses.is_empty())
+            .count()
+            < count
+        {
             let event = self.swarm.select_next_some().await;
             if let SwarmEvent::ListenerClosed {
                 addresses, reason, ..
@@ -183,7 +210,7 @@ impl Driver {
                     None => return,
                     Some(Command::Connect { peer, addresses, reply }) => self.connect(peer, addresses, reply),
                     Some(Command::Shutdown(done)) => {
-                        drop(self);
+                        self.close().await;
                         let _ = done.send(());
                         return;
                     }
@@ -192,7 +219,26 @@ impl Driver {
         }
     }
 
-    fn connect(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, reply: oneshot::Sender<io::Result<()>>) {
+    /// Tells peers goodbye, so that they need not wait for a time-out.
+    async fn close(mut self) {
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let all_closed = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        let _ = tokio::time::timeout(GOODBYE, all_closed).await;
+    }
+
+    fn connect(
+        &mut self,
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+        reply: oneshot::Sender<io::Result<()>>,
+    ) {
         if self.swarm.is_connected(&peer) {
             let _ = reply.send(Ok(()));
             return;
@@ -206,14 +252,18 @@ impl Driver {
             .condition(PeerCondition::DisconnectedAndNotDialing)
             .addresses(addresses)
             .build();
-        if let Err(error) = self.swarm.dial(dial) {
-            self.answer(peer, &Err(error.to_string()));
+        match self.swarm.dial(dial) {
+            // Someone is dialling it already (hole punching, say): the outcome answers us too.
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => {}
+            Err(error) => self.answer(peer, &Err(error.to_string())),
         }
     }
 
     fn answer(&mut self, peer: PeerId, result: &Result<(), String>) {
         for reply in self.dialling.remove(&peer).unwrap_or_default() {
-            let result = result.clone().map_err(|e| io::Error::new(io::ErrorKind::NotConnected, e));
+            let result = result
+                .clone()
+                .map_err(|e| io::Error::new(io::ErrorKind::NotConnected, e));
             let _ = reply.send(result);
         }
     }
@@ -230,6 +280,9 @@ impl Driver {
                 listener_id,
                 address,
             } => {
+                if self.announces_itself {
+                    self.swarm.add_external_address(address.clone());
+                }
                 self.listening.entry(listener_id).or_default().push(address);
                 self.publish();
             }
@@ -237,7 +290,10 @@ impl Driver {
                 listener_id,
                 address,
             } => {
-                self.listening.entry(listener_id).or_default().retain(|a| *a != address);
+                self.listening
+                    .entry(listener_id)
+                    .or_default()
+                    .retain(|a| *a != address);
                 self.publish();
             }
             SwarmEvent::ListenerClosed {
@@ -263,7 +319,8 @@ impl Driver {
             .chain(self.swarm.external_addresses())
             .filter_map(|address| PeerAddr::new(address.clone(), id).ok())
             .collect();
-        addresses.sort_by_key(|address| (!address.to_string().contains("/quic-v1"), address.clone()));
+        addresses
+            .sort_by_key(|address| (!address.to_string().contains("/quic-v1"), address.clone()));
         addresses.dedup();
         self.addresses.send_replace(addresses);
     }

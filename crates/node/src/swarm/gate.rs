@@ -21,7 +21,12 @@ pub trait Gatekeeper: Send + Sync {
     ///
     /// # Errors
     /// The reason, for the peer's eyes.
-    fn may_read(&self, member: &Certificate, root: &Cid, namespace: Option<&str>) -> Result<(), String>;
+    fn may_read(
+        &self,
+        member: &Certificate,
+        root: &Cid,
+        namespace: Option<&str>,
+    ) -> Result<(), String>;
 
     /// Whether and on what terms an object is kept for an admitted member.
     ///
@@ -54,7 +59,9 @@ impl Members {
 
 /// This machine's wall clock. It bounds certificates and pins, and decides nothing about jobs.
 fn now() -> UnixMillis {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     UnixMillis(mutual_model::time::millis(now))
 }
 
@@ -69,17 +76,27 @@ fn is_member(certificate: &Certificate, namespace: Option<&str>) -> Result<(), S
 
 impl Gatekeeper for Members {
     fn admit(&self, certificate: &Certificate) -> Result<(), String> {
-        certificate.verify(&self.trusted, now()).map_err(|e| e.to_string())
+        certificate
+            .verify(&self.trusted, now())
+            .map_err(|e| e.to_string())
     }
 
-    fn may_read(&self, member: &Certificate, _root: &Cid, namespace: Option<&str>) -> Result<(), String> {
+    fn may_read(
+        &self,
+        member: &Certificate,
+        _root: &Cid,
+        namespace: Option<&str>,
+    ) -> Result<(), String> {
         is_member(member, namespace)
     }
 
     fn may_keep(&self, member: &Certificate, request: &KeepRequest) -> Result<KeepTerms, String> {
         is_member(member, request.namespace.as_deref())?;
         if request.bytes > self.keep_bytes_max {
-            return Err(format!("objects of at most {} bytes are kept here", self.keep_bytes_max));
+            return Err(format!(
+                "objects of at most {} bytes are kept here",
+                self.keep_bytes_max
+            ));
         }
         Ok(KeepTerms {
             until: now().after(request.duration.min(self.keep_max)),

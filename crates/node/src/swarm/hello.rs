@@ -26,7 +26,10 @@ pub(super) enum HelloError {
     OtherNode,
 }
 
-pub(super) async fn write(stream: &mut (impl AsyncWrite + Unpin), certificate: &[u8]) -> std::io::Result<()> {
+pub(super) async fn write(
+    stream: &mut (impl AsyncWrite + Unpin),
+    certificate: &[u8],
+) -> std::io::Result<()> {
     let length = u16::try_from(certificate.len()).map_err(std::io::Error::other)?;
     stream.write_all(&length.to_be_bytes()).await?;
     stream.write_all(certificate).await

@@ -41,9 +41,13 @@ impl Dial for Provider {
     }
 
     async fn open(&self) -> io::Result<BoxStream> {
-        self.inner.connect(self.peer, self.addresses.clone()).await?;
+        self.inner
+            .connect(self.peer, self.addresses.clone())
+            .await?;
         let mut streams = self.inner.streams.clone();
-        let opened = streams.open_stream(self.peer, StreamProtocol::new(PROTOCOL)).await;
+        let opened = streams
+            .open_stream(self.peer, StreamProtocol::new(PROTOCOL))
+            .await;
         let mut stream = opened.map_err(io::Error::other)?.compat();
         hello::write(&mut stream, &self.inner.hello).await?;
         Ok(Box::pin(stream))
@@ -65,7 +69,13 @@ pub(super) fn serve_all(
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
-            let serving = serve(peer, stream, store.clone(), Arc::clone(&key), Arc::clone(&gate));
+            let serving = serve(
+                peer,
+                stream,
+                store.clone(),
+                Arc::clone(&key),
+                Arc::clone(&gate),
+            );
             tokio::spawn(async move {
                 serving.await;
                 drop(place);

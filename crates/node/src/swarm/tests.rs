@@ -21,7 +21,9 @@ fn organisation(seed: u8) -> NodeKey {
 }
 
 fn certificate(organisation: &NodeKey, node: &NodeKey, namespace: &str) -> Certificate {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap();
     let now = UnixMillis(mutual_model::time::millis(now));
     let membership = Membership {
         organisation: organisation.public(),
@@ -63,12 +65,17 @@ impl Node {
 
     fn publish(&self, bytes: usize) -> Root {
         let mut noise = vec![0; bytes];
-        blake3::Hasher::new().update(b"noise").finalize_xof().fill(&mut noise);
+        blake3::Hasher::new()
+            .update(b"noise")
+            .finalize_xof()
+            .fill(&mut noise);
         let file = self.scratch.path().join("file");
         std::fs::write(&file, noise).unwrap();
         let batch = self.store.batch();
         let key = DataKey::generate().unwrap();
-        let root = pack(&batch, &key, &PackOptions::private("lab"), &file).unwrap().root;
+        let root = pack(&batch, &key, &PackOptions::private("lab"), &file)
+            .unwrap()
+            .root;
         batch.commit(&root.cid, "test", None).unwrap();
         root
     }
@@ -99,7 +106,11 @@ async fn objects_travel_over_quic_and_tcp() {
     assert!(seeder.quic()[0].to_string().contains("/quic-v1/p2p/"));
     for (seed, from) in [(2, seeder.quic()), (3, seeder.tcp())] {
         let agent = Node::start(seed).await;
-        assert_eq!(agent.fetch(&root, &from).await.unwrap(), root.bytes, "{from:?}");
+        assert_eq!(
+            agent.fetch(&root, &from).await.unwrap(),
+            root.bytes,
+            "{from:?}"
+        );
         assert_eq!(agent.store.complete(&root.cid).unwrap(), Some(root.bytes));
         agent.swarm.shutdown().await;
     }
@@ -110,7 +121,10 @@ async fn an_agent_that_fetched_becomes_a_seeder() {
     let seeder = Node::start(1).await;
     let root = seeder.publish(3 << 20);
     let (second, third) = (Node::start(2).await, Node::start(3).await);
-    second.fetch(&root, &seeder.swarm.listen_addrs()).await.unwrap();
+    second
+        .fetch(&root, &seeder.swarm.listen_addrs())
+        .await
+        .unwrap();
     let mut both = seeder.swarm.listen_addrs();
     both.extend(second.swarm.listen_addrs());
     seeder.swarm.shutdown().await;
@@ -124,8 +138,15 @@ async fn strangers_and_members_of_other_namespaces_get_nothing() {
     let local = SwarmConfig::loopback;
     let stranger = Node::start_in(2, &organisation(101), "lab", local()).await;
     let outsider = Node::start_in(3, &organisation(100), "other", local()).await;
-    for (node, word) in [(stranger, "is not trusted"), (outsider, "does not name namespace lab")] {
-        let error = node.fetch(&root, &seeder.quic()).await.unwrap_err().to_string();
+    for (node, word) in [
+        (stranger, "is not trusted"),
+        (outsider, "does not name namespace lab"),
+    ] {
+        let error = node
+            .fetch(&root, &seeder.quic())
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(word), "{error}");
         let kept = seeder_keeps_nothing_for(&node, &seeder).await;
         assert!(kept.contains("refused"), "{kept}");
@@ -141,17 +162,27 @@ async fn seeder_keeps_nothing_for(node: &Node, seeder: &Node) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn peers_keep_and_sign() {
-    let nodes = [Node::start(1).await, Node::start(2).await, Node::start(3).await];
+    let nodes = [
+        Node::start(1).await,
+        Node::start(2).await,
+        Node::start(3).await,
+    ];
     let root = nodes[0].publish(3 << 20);
     // An address nobody answers at, and the producer's own, are passed over.
     let silent = PeerAddr::new(
         "/ip4/127.0.0.1/tcp/1".parse().unwrap(),
-        libp2p::identity::Keypair::generate_ed25519().public().to_peer_id(),
+        libp2p::identity::Keypair::generate_ed25519()
+            .public()
+            .to_peer_id(),
     );
     let mut peers = vec![silent.unwrap()];
     peers.extend(nodes.iter().flat_map(|node| node.swarm.listen_addrs()));
     let hour = Duration::from_secs(3600);
-    let receipts = nodes[0].swarm.keep_at(root.cid, &peers, 2, hour).await.unwrap();
+    let receipts = nodes[0]
+        .swarm
+        .keep_at(root.cid, &peers, 2, hour)
+        .await
+        .unwrap();
     let mut holders: Vec<NodeId> = receipts.iter().map(|r| r.holder.node_id()).collect();
     holders.sort_unstable();
     let mut expected = vec![nodes[1].key.id(), nodes[2].key.id()];
@@ -159,16 +190,27 @@ async fn peers_keep_and_sign() {
     assert_eq!(holders, expected);
     let content = root.cid.to_string().parse().unwrap();
     let producer = nodes[0].key.id();
-    assert_eq!(mutual_model::receipt::vouching(&receipts, &content, &producer), 2);
+    assert_eq!(
+        mutual_model::receipt::vouching(&receipts, &content, &producer),
+        2
+    );
     match nodes[0].swarm.keep_at(root.cid, &peers, 3, hour).await {
-        Err(SwarmError::NotKept { wanted: 3, receipts, .. }) => assert_eq!(receipts.len(), 2),
+        Err(SwarmError::NotKept {
+            wanted: 3,
+            receipts,
+            ..
+        }) => assert_eq!(receipts.len(), 2),
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_is_gone_is_told_quickly_and_the_swarm_goes_on() {
-    let (seeder, gone, agent) = (Node::start(1).await, Node::start(2).await, Node::start(3).await);
+    let (seeder, gone, agent) = (
+        Node::start(1).await,
+        Node::start(2).await,
+        Node::start(3).await,
+    );
     let root = seeder.publish(100);
     let dead = gone.tcp();
     gone.swarm.shutdown().await;
@@ -184,7 +226,14 @@ async fn a_certificate_must_be_the_nodes_own() {
     let (own, other) = (organisation(1), organisation(2));
     let certificate = certificate(&organisation(100), &other, "lab");
     let gate = Arc::new(Members::of(vec![]));
-    let started = Swarm::start(SwarmConfig::loopback(), Arc::new(own), &certificate, store, gate).await;
+    let started = Swarm::start(
+        SwarmConfig::loopback(),
+        Arc::new(own),
+        &certificate,
+        store,
+        gate,
+    )
+    .await;
     assert!(matches!(started, Err(SwarmError::Certificate)));
 }
 
@@ -203,8 +252,15 @@ async fn a_node_behind_a_relay_serves_through_it() {
     let hidden = Node::start_in(2, &organisation(100), "lab", hidden).await;
     let mut addresses = hidden.swarm.inner.addresses.clone();
     let relayed = addresses.wait_for(|known| !known.is_empty());
-    let relayed = tokio::time::timeout(Duration::from_secs(20), relayed).await.unwrap().unwrap().clone();
-    assert!(relayed[0].to_string().contains("/p2p-circuit/"), "{relayed:?}");
+    let relayed = tokio::time::timeout(Duration::from_secs(20), relayed)
+        .await
+        .unwrap()
+        .unwrap()
+        .clone();
+    assert!(
+        relayed[0].to_string().contains("/p2p-circuit/"),
+        "{relayed:?}"
+    );
     // Far more than the 128 KiB that libp2p relays by default.
     let root = hidden.publish(3 << 20);
     let agent = Node::start(3).await;
