@@ -153,8 +153,10 @@ fn tidiness(workspace: &Workspace) -> Result<Verdict> {
 /// The advisory database comes from the network; without it the other checks still count, and the summary says so.
 fn deny(workspace: &Workspace) -> Result<Verdict> {
     tools::ensure(workspace, Tool::Deny)?;
-    let local = ["deny", "check", "bans", "licenses", "sources"];
-    workspace.cargo().args(local).run()?;
+    // Warnings of duplicate versions fill pages; `cargo deny check bans` shows them to whoever wants to look.
+    let quiet = ["deny", "--log-level", "error"];
+    let local = ["check", "bans", "licenses", "sources"];
+    workspace.cargo().args(quiet).args(local).run()?;
     if workspace
         .cargo()
         .args(["deny", "fetch", "db"])
@@ -165,8 +167,8 @@ fn deny(workspace: &Workspace) -> Result<Verdict> {
             "advisories: their database could not be fetched",
         ));
     }
-    let advisories = ["deny", "check", "--disable-fetch", "advisories"];
-    workspace.cargo().args(advisories).run()?;
+    let advisories = ["check", "--disable-fetch", "advisories"];
+    workspace.cargo().args(quiet).args(advisories).run()?;
     Ok(Verdict::Passed)
 }
 

@@ -208,6 +208,7 @@ async fn spoil(
             Fault::CorruptAfter(bytes) if (passed..passed + read).contains(&bytes) => {
                 buffer[bytes - passed] ^= 1;
             }
+            // may sleep: a slow peer is what this fault plays.
             Fault::Slow(pause) => tokio::time::sleep(pause).await,
             _ => {}
         }
