@@ -9,4 +9,5 @@ pub use mutual_model as model;
 
 pub mod auth;
 pub mod config;
+pub mod discovery;
 pub mod swarm;

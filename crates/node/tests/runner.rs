@@ -2,3 +2,6 @@
 
 #[path = "runner/auth/mod.rs"]
 mod auth;
+
+#[path = "runner/discovery.rs"]
+mod discovery;

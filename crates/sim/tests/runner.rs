@@ -1,4 +1,6 @@
 //! The cores in a virtual world.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "runner/discovery.rs"]
 mod discovery;

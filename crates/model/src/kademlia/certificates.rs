@@ -47,9 +47,7 @@ impl Certificates {
         }
         let certificate = Certificate::from_bytes(bytes).ok()?;
         trust.accepts(&certificate, now).ok()?;
-        if self.known.len() >= self.loose_max {
-            self.evict();
-        }
+        self.evict();
         let certificate = Arc::new(certificate);
         self.uses += 1;
         self.nodes.insert(certificate.membership().node, hash);
@@ -83,15 +81,17 @@ impl Certificates {
         self.get(&hash, now)
     }
 
+    /// Makes room for one more.
     fn evict(&mut self) {
         let loose = self
             .known
             .iter()
             .filter(|(_, known)| Arc::strong_count(&known.certificate) == 1);
-        let Some(hash) = loose
-            .min_by_key(|(_, known)| known.used)
-            .map(|(hash, _)| *hash)
-        else {
+        if loose.clone().count() < self.loose_max {
+            return;
+        }
+        let oldest = loose.min_by_key(|(_, known)| known.used);
+        let Some(hash) = oldest.map(|(hash, _)| *hash) else {
             return;
         };
         if let Some(known) = self.known.remove(&hash) {

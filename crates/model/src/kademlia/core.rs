@@ -295,6 +295,8 @@ pub struct Core {
     pub(super) publications: BTreeMap<Key, Publication>,
     pub(super) sequence: u64,
     pub(super) seeds: Vec<Contact>,
+    /// Whether this node was told to join, and its regular work has begun.
+    pub(super) joining: bool,
     pub(super) seed_delay: Duration,
     pub(super) neighbourhood_delay: Duration,
     /// Contacts that asked for this node's certificate.
@@ -339,6 +341,7 @@ impl Core {
             publications: BTreeMap::new(),
             sequence: 0,
             seeds: Vec::new(),
+            joining: false,
             seed_delay: super::upkeep::SEED_DELAY_MIN,
             neighbourhood_delay: super::upkeep::NEIGHBOURHOOD_DELAY_MIN,
             curious: BTreeSet::new(),

@@ -99,9 +99,11 @@ impl Core {
         // Unless the holders answer before, the record goes out again in time.
         publication.due = now.after(publication.lifetime / PUBLICATIONS_PER_LIFETIME);
         self.set_timer(publication.due, Timer::Publication(key));
-        let located = publication
-            .located_at
-            .is_some_and(|at| now.since(at) < HOLDERS_GOOD_FOR);
+        let enough = publication.replicas.min(self.table.len());
+        let located = publication.holders.len() >= enough
+            && publication
+                .located_at
+                .is_some_and(|at| now.since(at) < HOLDERS_GOOD_FOR);
         let holders = publication.holders.clone();
         let (replicas, target) = (publication.replicas, publication.record.key());
         self.publications.insert(key, publication);

@@ -45,7 +45,7 @@ impl Core {
     }
 
     fn start_timers(&mut self, now: Timestamp) {
-        if self.next_timer().is_some() {
+        if std::mem::replace(&mut self.joining, true) {
             return;
         }
         let config = &self.config;
