@@ -10,4 +10,6 @@ pub use mutual_model as model;
 pub mod auth;
 pub mod config;
 pub mod discovery;
+pub mod runtime;
+pub mod sources;
 pub mod swarm;

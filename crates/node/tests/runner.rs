@@ -5,3 +5,6 @@ mod auth;
 
 #[path = "runner/discovery.rs"]
 mod discovery;
+
+#[path = "runner/runtime/mod.rs"]
+mod runtime;

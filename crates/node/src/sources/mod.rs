@@ -1,0 +1,3 @@
+//! Where inputs and images come from beside peers.
+
+pub mod registry;
