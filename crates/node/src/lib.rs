@@ -9,7 +9,10 @@ pub use mutual_model as model;
 
 pub mod auth;
 pub mod config;
+pub mod control;
+pub mod demand_service;
 pub mod discovery;
+pub mod liveness;
 pub mod runtime;
 pub mod sources;
 pub mod swarm;

@@ -3,6 +3,9 @@
 #[path = "runner/auth/mod.rs"]
 mod auth;
 
+#[path = "runner/control/mod.rs"]
+mod control;
+
 #[path = "runner/discovery.rs"]
 mod discovery;
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::http::{HeaderMap, Method, header};
 use mutual_demand::Principal;
+use mutual_demand::http::{Authenticate, Refusal, RequestHead};
 use mutual_model::identity::{Certificate, PublicKey};
 use mutual_model::time::UnixMillis;
 
@@ -142,6 +143,16 @@ impl Gate {
         let node = known_node(&certificate);
         remember(&self.nodes, name, node.clone());
         Ok(node)
+    }
+}
+
+impl Authenticate for Gate {
+    fn authenticate(&self, head: &RequestHead<'_>) -> Result<Principal, Refusal> {
+        self.check(head.method, head.path_and_query, head.headers, head.body)
+            .map_err(|error| Refusal {
+                code: error.code().to_owned(),
+                message: error.to_string(),
+            })
     }
 }
 

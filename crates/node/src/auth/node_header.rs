@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::http::{HeaderValue, Method};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mutual_demand::http::Credentials;
 use mutual_model::identity::{CERTIFICATE_BYTES_MAX, Certificate, NodeKey, PublicKey, Signature};
 use mutual_model::ids::Nonce;
 use mutual_model::time::UnixMillis;
@@ -83,6 +84,12 @@ impl NodeSigner {
         };
         let text = format!("{NODE_SCHEME} {}", header.to_text());
         HeaderValue::from_str(&text).expect("base64url is a valid header value")
+    }
+}
+
+impl Credentials for NodeSigner {
+    fn authorize(&self, method: &Method, path_and_query: &str, body: &[u8]) -> HeaderValue {
+        self.authorization(method, path_and_query, body)
     }
 }
 

@@ -7,8 +7,10 @@
 
 use std::fmt;
 
+use axum::http::{HeaderValue, Method};
 use biscuit_auth::builder::{Algorithm, BiscuitBuilder, BlockBuilder};
 use biscuit_auth::{Biscuit, KeyPair, PrivateKey, UnverifiedBiscuit};
+use mutual_demand::http::Credentials;
 use mutual_demand::{Principal, Right};
 use mutual_model::identity::{NodeKey, PublicKey, SealingPublic};
 use mutual_model::ids::Namespace;
@@ -218,6 +220,15 @@ impl UserToken {
         let token = UnverifiedBiscuit::from_base64(&self.0).map_err(damaged)?;
         let sources = (0..token.block_count()).map(|index| token.print_block_source(index));
         grant_from(sources)
+    }
+}
+
+impl Credentials for UserToken {
+    fn authorize(&self, _: &Method, _: &str, _: &[u8]) -> HeaderValue {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.0))
+            .expect("a token holds only letters, digits, - _ and =");
+        value.set_sensitive(true);
+        value
     }
 }
 

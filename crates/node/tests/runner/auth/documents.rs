@@ -7,8 +7,8 @@ use mutual_model::matching::Need;
 use mutual_model::resources::Resources;
 use mutual_model::time::UnixMillis;
 use mutual_node::auth::{
-    EnvelopeError, JobOffer, JobOfferReply, LOG_TOKEN_LIFETIME, LogToken, NodeSigner,
-    OfferVoucher, unix_now,
+    EnvelopeError, JobOffer, JobOfferReply, LOG_TOKEN_LIFETIME, LogToken, NodeSigner, OfferVoucher,
+    unix_now,
 };
 
 use super::fixture::Organisation;

@@ -1,10 +1,10 @@
 //! An organisation with one user and nodes of any role.
 
-use mutual_demand::Right;
+use mutual_demand::{Principal, Right};
 use mutual_model::identity::{Certificate, Membership, NodeKey, Role};
 use mutual_model::ids::Namespace;
 use mutual_model::time::UnixMillis;
-use mutual_node::auth::{Gate, NodeSigner, UserGrant, UserToken};
+use mutual_node::auth::{Gate, NodeSigner, UserGrant, UserToken, principal_of};
 
 /// The fixed instant at which these tests take place.
 pub(crate) const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -49,6 +49,14 @@ impl Organisation {
         };
         let certificate = Certificate::issue(&self.key, membership).unwrap();
         NodeSigner::new(key, certificate).unwrap()
+    }
+
+    /// Somebody who may look at everything of the namespaces `lab` and `other`.
+    pub(crate) fn principal(&self) -> Principal {
+        principal_of(
+            self.node(99, &["lab", "other"], &[Role::Control])
+                .certificate(),
+        )
     }
 
     pub(crate) fn grant(&self, namespaces: &[&str], rights: &[Right]) -> UserGrant {

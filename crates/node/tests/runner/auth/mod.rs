@@ -1,6 +1,6 @@
 //! Credentials: what is accepted, and above all what is not.
 
 mod documents;
-mod fixture;
+pub(crate) mod fixture;
 mod nodes;
 mod tokens;

@@ -1,0 +1,345 @@
+//! Offering queued jobs to idle agents at once, without waiting for them to ask.
+//!
+//! Whoever knows of a queued job may offer it: the demand server that stored it, a control, or the
+//! command line when neither is left. An offer decides nothing; the agent that likes it claims the
+//! job from the store, and of two that do one gets it. So an offer lost, repeated or sent to a
+//! machine that has become busy costs a datagram, never a job.
+//!
+//! Agents are chosen from a *roster*: what was heard of idle agents in the last seconds, less what
+//! was offered to them since. Only if the roster has nobody who fits is the DHT asked while the
+//! job waits. Each job goes to the best [`FANOUT`] agents at once; if none takes it, to the next.
+
+mod declines;
+mod neighbours;
+mod roster;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::join_all;
+use mutual_demand::{JobEvent, JobView};
+use mutual_model::identity::{NodeId, PublicKey};
+use mutual_model::ids::{JobId, Namespace};
+use mutual_model::matching::Need;
+use tokio::time::Instant;
+
+pub use declines::Declined;
+pub use neighbours::{Alone, JobNotice, Neighbour, Neighbours};
+
+use super::counts::Counts;
+use crate::auth::{JobOffer, JobOfferReply, NodeSigner, UserToken, unix_now};
+use declines::Declines;
+use roster::{Load, Roster};
+
+/// Agents that get each job at once: the best, and one that steps in if it is busy after all.
+pub const FANOUT: usize = 2;
+/// Most jobs in one offer.
+const BATCH_MAX: usize = 16;
+/// Rounds of offers for one call; then ads and polling do the rest.
+const ROUNDS_MAX: usize = 3;
+/// Agents looked for in the DHT at once.
+const LOOKED_FOR_MAX: usize = 32;
+/// How long an agent may take to answer an offer.
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(400);
+/// Shortest pause between two look-ups on behalf of waiting jobs.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// How often the roster is refreshed from the DHT.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// In whose name offers are made.
+#[derive(Debug, Clone)]
+pub enum Voucher {
+    /// A node that serves control or demand.
+    Node(NodeSigner),
+    /// A user, when no server is left.
+    User(UserToken),
+}
+
+/// A queued job, as far as offering it needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenJob {
+    /// The job.
+    pub id: JobId,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// What it needs.
+    pub need: Need,
+}
+
+impl From<&JobView> for OpenJob {
+    fn from(view: &JobView) -> Self {
+        Self {
+            id: view.id,
+            namespace: view.namespace.clone(),
+            need: Need::from(&view.spec),
+        }
+    }
+}
+
+/// Offers jobs and remembers, in memory only, why they were declined.
+#[derive(Debug)]
+pub struct Offerer {
+    voucher: Voucher,
+    trusted: Vec<PublicKey>,
+    neighbours: Arc<dyn Neighbours>,
+    roster: Mutex<Roster>,
+    declines: Mutex<Declines>,
+    looked: Mutex<Option<Instant>>,
+    http: reqwest::Client,
+    counts: Counts,
+}
+
+/// Jobs of like need for one agent.
+#[derive(Debug)]
+struct Batch {
+    to: Neighbour,
+    jobs: Vec<OpenJob>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panicking thread left is at worst an outdated hint.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Offerer {
+    /// Offers in the name of `voucher` to agents of the `trusted` organisations.
+    pub fn new(
+        voucher: Voucher,
+        trusted: Vec<PublicKey>,
+        neighbours: Arc<dyn Neighbours>,
+        counts: Counts,
+    ) -> Self {
+        Self {
+            voucher,
+            trusted,
+            neighbours,
+            roster: Mutex::default(),
+            declines: Mutex::default(),
+            looked: Mutex::default(),
+            http: reqwest::Client::new(),
+            counts,
+        }
+    }
+
+    /// The way to agents.
+    pub fn neighbours(&self) -> &Arc<dyn Neighbours> {
+        &self.neighbours
+    }
+
+    /// Offers jobs that can be claimed at `demand_url`. Returns those that an agent said it goes
+    /// to claim. Cancel-safe.
+    pub async fn offer(&self, demand_url: &str, jobs: &[OpenJob]) -> Vec<JobId> {
+        let mut open: Vec<OpenJob> = jobs.to_vec();
+        let mut asked: BTreeSet<(JobId, NodeId)> = BTreeSet::new();
+        let mut taken = Vec::new();
+        for _ in 0..ROUNDS_MAX {
+            let batches = self.plan(&open, &asked).await;
+            if batches.is_empty() {
+                break;
+            }
+            for batch in &batches {
+                let agent = batch.to.id();
+                asked.extend(batch.jobs.iter().map(|job| (job.id, agent)));
+            }
+            let asking = batches.iter().map(|batch| self.ask(demand_url, batch));
+            let accepted: BTreeSet<JobId> = join_all(asking).await.into_iter().flatten().collect();
+            open.retain(|job| !accepted.contains(&job.id));
+            taken.extend(accepted);
+            if open.is_empty() {
+                break;
+            }
+        }
+        taken
+    }
+
+    /// Why agents left a job, the latest last.
+    pub fn declines(&self, job: &JobId) -> Vec<Declined> {
+        locked(&self.declines).of(job)
+    }
+
+    /// Takes note of an agent heard of in some other way than the DHT.
+    pub fn heard_of(&self, neighbours: Vec<Neighbour>) {
+        locked(&self.roster).learn(neighbours, Instant::now());
+    }
+
+    /// Takes in what became of a job: who really got it, and that its place is free again.
+    pub fn saw(&self, event: &JobEvent) {
+        locked(&self.roster).settle(event, Instant::now());
+    }
+
+    /// An agent's process is dead: nothing is offered to it, whatever the DHT still says, until it
+    /// is back or its last word there has expired.
+    pub fn gone(&self, agent: &NodeId) {
+        locked(&self.roster).bury(*agent, Instant::now());
+    }
+
+    /// An agent that was gone is back.
+    pub fn returned(&self, agent: &NodeId) {
+        locked(&self.roster).revive(agent);
+    }
+
+    /// How many more tasks the agents that were heard of would take, 0 if none was heard of.
+    pub fn room(&self) -> usize {
+        locked(&self.roster).room(Instant::now())
+    }
+
+    /// Keeps the roster of these namespaces fresh for ever.
+    pub async fn keep_roster(self: Arc<Self>, namespaces: Vec<Namespace>) {
+        loop {
+            for namespace in &namespaces {
+                let found = self.neighbours.all(namespace).await;
+                self.heard_of(found);
+            }
+            tokio::time::sleep(REFRESH).await;
+        }
+    }
+
+    /// Chooses who gets what. Asks the DHT for jobs that nobody in the roster could take.
+    async fn plan(&self, open: &[OpenJob], asked: &BTreeSet<(JobId, NodeId)>) -> Vec<Batch> {
+        let (mut batches, left) = self.choose(open, asked, Load::Known);
+        if left.is_empty() || !self.may_look() {
+            return batches;
+        }
+        let mut needs: Vec<(&Namespace, &Need)> = Vec::new();
+        for job in &left {
+            if !needs.contains(&(&job.namespace, &job.need)) {
+                needs.push((&job.namespace, &job.need));
+            }
+        }
+        for (namespace, need) in needs {
+            let found = self.neighbours.idle(namespace, need, LOOKED_FOR_MAX).await;
+            self.heard_of(found);
+        }
+        let (found, left) = self.choose(&left, asked, Load::Known);
+        batches.extend(found);
+        // Nobody is known to have room, but word of room may be on its way: ask for one job.
+        let first = left.get(..1).unwrap_or_default();
+        batches.extend(self.choose(first, asked, Load::Ignored).0);
+        batches
+    }
+
+    /// Whether the DHT may be asked again: on a busy cloud every job would ask in vain.
+    fn may_look(&self) -> bool {
+        let (mut looked, now) = (locked(&self.looked), Instant::now());
+        let may = looked.is_none_or(|at| now.duration_since(at) >= LOOK_PAUSE);
+        if may {
+            *looked = Some(now);
+        }
+        may
+    }
+
+    /// Chooses from the roster; returns also the jobs that nobody there could take.
+    fn choose(
+        &self,
+        open: &[OpenJob],
+        asked: &BTreeSet<(JobId, NodeId)>,
+        load: Load,
+    ) -> (Vec<Batch>, Vec<OpenJob>) {
+        let mut roster = locked(&self.roster);
+        let now = Instant::now();
+        let (mut chosen, mut left) = (BTreeMap::<NodeId, Vec<Batch>>::new(), Vec::new());
+        for job in open {
+            let is_new = |agent: &NodeId| !asked.contains(&(job.id, *agent));
+            let best = roster.take_best(job, load, now, is_new);
+            if best.is_empty() {
+                left.push(job.clone());
+            }
+            for to in best {
+                add(chosen.entry(to.id()).or_default(), to, job);
+            }
+        }
+        (chosen.into_values().flatten().collect(), left)
+    }
+
+    /// Sends one offer and takes in the answer.
+    async fn ask(&self, demand_url: &str, batch: &Batch) -> Vec<JobId> {
+        let Some(first) = batch.jobs.first() else {
+            return Vec::new();
+        };
+        let jobs = batch.jobs.iter().map(|job| job.id).collect();
+        let namespace = first.namespace.clone();
+        let (to, url) = (batch.to.id(), demand_url.to_owned());
+        let offer = JobOffer::new(to, jobs, url, namespace, first.need.clone());
+        self.counts.offers_sent(batch.jobs.len());
+        let answer = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(&batch.to, &offer)).await;
+        let reply = match answer {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(reason)) => return self.declined(batch, &reason),
+            Err(_) => return self.declined(batch, "no answer to the offer"),
+        };
+        if let Some(reason) = &reply.declined {
+            let left = |job: &&OpenJob| !reply.accepted.contains(&job.id);
+            let jobs = batch.jobs.iter().filter(left).cloned().collect();
+            let to = batch.to.clone();
+            self.declined(&Batch { to, jobs }, reason);
+        }
+        let was_offered = |job: &JobId| offer.jobs.contains(job);
+        let accepted: Vec<JobId> = reply.accepted.into_iter().filter(was_offered).collect();
+        self.counts.offers_accepted(accepted.len());
+        accepted
+    }
+
+    fn declined(&self, batch: &Batch, reason: &str) -> Vec<JobId> {
+        self.counts.offers_declined(batch.jobs.len());
+        let mut declines = locked(&self.declines);
+        for job in &batch.jobs {
+            declines.note(job.id, batch.to.id(), reason);
+        }
+        Vec::new()
+    }
+
+    async fn exchange(&self, to: &Neighbour, offer: &JobOffer) -> Result<JobOfferReply, String> {
+        let bytes = match &self.voucher {
+            Voucher::Node(signer) => offer.sign(signer),
+            Voucher::User(token) => {
+                let voucher = JobOffer::voucher(token, &offer.namespace);
+                offer.vouch(&voucher.map_err(|error| error.to_string())?)
+            }
+        };
+        let answer = match self.neighbours.ask(to, bytes.clone()).await {
+            Some(answer) => answer,
+            None => self.post(to, bytes).await?,
+        };
+        JobOfferReply::verify(&answer, offer, &self.trusted, unix_now())
+            .map_err(|error| format!("its answer was not accepted: {error}"))
+    }
+
+    /// The way for offers too long for a datagram, and where datagrams do not get through.
+    async fn post(&self, to: &Neighbour, offer: Vec<u8>) -> Result<Vec<u8>, String> {
+        let base = to.http.first().ok_or("it cannot be reached")?;
+        let unreached = |error: reqwest::Error| format!("it cannot be reached: {error}");
+        let request = self.http.post(format!("{base}/v1/offer")).body(offer);
+        let mut answer = request
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(unreached)?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreached)? {
+            if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
+                return Err("its answer is too long".into());
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Longest answer to an offer.
+const ANSWER_BYTES_MAX: usize = 32 * 1024;
+
+/// Adds a job to the batch of its kind for one agent.
+fn add(batches: &mut Vec<Batch>, to: Neighbour, job: &OpenJob) {
+    let is_alike = |batch: &&mut Batch| {
+        let like = |first: &OpenJob| first.namespace == job.namespace && first.need == job.need;
+        batch.jobs.len() < BATCH_MAX && batch.jobs.first().is_some_and(like)
+    };
+    match batches.iter_mut().find(is_alike) {
+        Some(batch) => batch.jobs.push(job.clone()),
+        None => batches.push(Batch {
+            to,
+            jobs: vec![job.clone()],
+        }),
+    }
+}
