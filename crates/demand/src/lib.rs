@@ -17,6 +17,8 @@ mod rules;
 mod store;
 mod view;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "sqlite")]

@@ -15,6 +15,12 @@ pub(crate) fn finish(request: &FinishRequest) -> StoreResult<Digest> {
     of(&(&request.outcome, &request.result))
 }
 
+/// Of a result alone.
+#[cfg(feature = "conformance")]
+pub(crate) fn result(result: &crate::ResultView) -> StoreResult<Digest> {
+    of(result)
+}
+
 fn of(document: &impl Serialize) -> StoreResult<Digest> {
     let mut hasher = blake3::Hasher::new();
     serde_json::to_writer(&mut hasher, document)

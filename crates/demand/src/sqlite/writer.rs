@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use mutual_model::ids::StoreId;
 use mutual_model::time::{UnixMillis, millis};
@@ -91,14 +92,15 @@ enum Order {
 /// The callers' end.
 #[derive(Debug)]
 pub(super) struct Writer {
-    inbox: SyncSender<Order>,
+    /// Taken only by `drop`.
+    inbox: Option<SyncSender<Order>>,
+    thread: Option<JoinHandle<()>>,
     clock: Arc<dyn Clock>,
     shown: Arc<Mutex<StoreInfo>>,
 }
 
 impl Writer {
-    /// Begins an epoch and starts the thread. It ends, and lets go of the file, when the returned
-    /// value is dropped and everything sent before is done.
+    /// Begins an epoch and starts the thread.
     pub(super) fn start(
         connection: Connection,
         lock: File,
@@ -109,12 +111,13 @@ impl Writer {
         let clock = Arc::clone(&config.clock);
         let engine = Engine::new(connection, lock, config, changes)?;
         let shown = Arc::clone(&engine.shown);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("demand-writer".into())
             .spawn(move || engine.run(&orders))
             .map_err(|error| StoreError::Unavailable(format!("no thread to write: {error}")))?;
         Ok(Self {
-            inbox,
+            inbox: Some(inbox),
+            thread: Some(thread),
             clock,
             shown,
         })
@@ -150,14 +153,29 @@ impl Writer {
     }
 
     fn send(&self, order: Order) -> StoreResult<()> {
-        self.inbox.try_send(order).map_err(|error| match error {
+        let stopped = || StoreError::Unavailable("the store's writer has stopped".into());
+        let inbox = self.inbox.as_ref().ok_or_else(stopped)?;
+        inbox.try_send(order).map_err(|error| match error {
             TrySendError::Full(_) => StoreError::Overloaded {
                 retry_after_ms: RETRY_AFTER_MS,
             },
-            TrySendError::Disconnected(_) => {
-                StoreError::Unavailable("the store's writer has stopped".into())
-            }
+            TrySendError::Disconnected(_) => stopped(),
         })
+    }
+}
+
+impl Drop for Writer {
+    /// Waits until everything sent is committed and the file is let go, so that whoever opens it
+    /// next finds it free.
+    fn drop(&mut self) {
+        self.inbox = None;
+        if self
+            .thread
+            .take()
+            .is_some_and(|thread| thread.join().is_err())
+        {
+            tracing::error!("the store's writer panicked");
+        }
     }
 }
 
