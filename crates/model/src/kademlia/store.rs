@@ -237,3 +237,173 @@ impl Held {
 fn position(entries: &[Held], subkey: &Key) -> Result<usize, usize> {
     entries.binary_search_by(|held| held.subkey.cmp(subkey))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Membership, NodeKey, Role};
+    use crate::ids::{Incarnation, JobId};
+    use crate::record::{Body, Bulletin, ProviderRecord, Record, Stamp, Version};
+    use crate::resources::ResourceClass;
+    use crate::time::UnixMillis;
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn certificate() -> Arc<Certificate> {
+        let key = NodeKey::from_seed(&[1; 32]);
+        let membership = Membership {
+            organisation: key.public(),
+            node: key.public(),
+            sealing: key.sealing_public(),
+            name: "node".into(),
+            namespaces: vec![],
+            roles: vec![Role::Agent],
+            not_before: UnixMillis(0),
+            not_after: UnixMillis(u64::MAX),
+        };
+        Arc::new(Certificate::issue(&key, membership).unwrap())
+    }
+
+    fn signed(publisher: u8, body: Body, sequence: u64, tombstone: bool) -> SignedRecord {
+        let stamp = Stamp {
+            version: Version {
+                incarnation: Incarnation::new(NOW, [0; 10]),
+                sequence,
+            },
+            lifetime: MINUTE,
+            signed_at: NOW,
+            tombstone,
+        };
+        let namespace = "lab".parse().unwrap();
+        let record = Record { namespace, body };
+        SignedRecord::sign(
+            &NodeKey::from_seed(&[publisher; 32]),
+            [0; 32],
+            record,
+            stamp,
+        )
+        .unwrap()
+    }
+
+    fn bulletin(publisher: u8, sequence: u64) -> SignedRecord {
+        let class = ResourceClass {
+            gpu: 0,
+            memory: 1,
+            cpu: 1,
+        };
+        let ads = vec![];
+        let body = Body::Bulletin(Bulletin {
+            class,
+            open: 1,
+            ads,
+        });
+        signed(publisher, body, sequence, false)
+    }
+
+    fn provider(publisher: u8, job: u8) -> SignedRecord {
+        let provider = ProviderRecord {
+            job: JobId::new(NOW, [job; 10]),
+            manifest: "bafy".parse().unwrap(),
+            seeders: vec![],
+        };
+        signed(publisher, Body::Provider(provider), 1, false)
+    }
+
+    fn store(limits: Limits) -> Store {
+        Store::new(limits)
+    }
+
+    fn keep(store: &mut Store, at: u64, signed: &SignedRecord, remaining: Duration) -> Stored {
+        store.keep(Timestamp(at), signed, certificate(), remaining)
+    }
+
+    fn live(store: &Store, at: u64, key: &Key) -> usize {
+        store.entries(Timestamp(at), key, None).count()
+    }
+
+    #[test]
+    fn older_versions_never_come_back() {
+        let mut store = store(Limits::default());
+        let (first, second) = (bulletin(1, 1), bulletin(1, 2));
+        assert_eq!(keep(&mut store, 0, &second, MINUTE), Stored::Kept);
+        assert_eq!(keep(&mut store, 0, &first, MINUTE), Stored::Superseded);
+        assert_eq!(keep(&mut store, 0, &second, MINUTE), Stored::Kept);
+        let body = second.record().body.clone();
+        let tombstone = signed(1, body, 3, true);
+        assert_eq!(keep(&mut store, 0, &tombstone, MINUTE), Stored::Kept);
+        assert_eq!(live(&store, 0, &second.key()), 0);
+        assert_eq!(keep(&mut store, 0, &second, MINUTE), Stored::Superseded);
+        assert_eq!(store.len(), 1);
+    }
+
+    #[test]
+    fn a_copy_of_the_same_version_adds_no_time() {
+        let mut store = store(Limits::default());
+        let record = bulletin(1, 1);
+        keep(&mut store, 0, &record, MINUTE);
+        keep(&mut store, 59_000_000, &record, MINUTE);
+        assert_eq!(live(&store, 59_999_999, &record.key()), 1);
+        assert_eq!(live(&store, 60_000_000, &record.key()), 0);
+        store.sweep(Timestamp(60_000_000));
+        assert_eq!(
+            (store.len(), store.bytes, store.publishers.len()),
+            (0, 0, 0)
+        );
+    }
+
+    #[test]
+    fn the_dead_make_room_and_the_living_do_not() {
+        let mut store = store(Limits {
+            entries_per_key: 2,
+            ..Limits::default()
+        });
+        keep(&mut store, 0, &bulletin(1, 1), MINUTE / 2);
+        keep(&mut store, 0, &bulletin(2, 1), MINUTE);
+        assert_eq!(keep(&mut store, 0, &bulletin(3, 1), MINUTE), Stored::Full);
+        assert_eq!(
+            keep(&mut store, 30_000_000, &bulletin(3, 1), MINUTE),
+            Stored::Kept
+        );
+        assert_eq!(
+            keep(&mut store, 30_000_000, &bulletin(2, 2), MINUTE),
+            Stored::Kept
+        );
+        assert_eq!(store.len(), 2);
+    }
+
+    #[test]
+    fn no_publisher_and_not_all_together_take_more_than_their_share() {
+        let mut few = store(Limits {
+            entries_per_publisher: 3,
+            ..Limits::default()
+        });
+        let kept = |stored: &Stored| *stored == Stored::Kept;
+        let results = (0..9).map(|job| keep(&mut few, 0, &provider(1, job), MINUTE));
+        assert_eq!(results.filter(kept).count(), 3);
+        assert_eq!(keep(&mut few, 0, &provider(2, 1), MINUTE), Stored::Kept);
+        let one = provider(1, 1).bytes().len();
+        let mut small = store(Limits {
+            bytes: one * 4 + 3,
+            ..Limits::default()
+        });
+        let results = (0..9).map(|job| keep(&mut small, 0, &provider(1, job), MINUTE));
+        assert_eq!(results.filter(kept).count(), 4);
+    }
+
+    #[test]
+    fn pages_continue_after_the_last_subkey() {
+        let mut store = store(Limits::default());
+        let key = bulletin(1, 1).key();
+        for publisher in 1..20 {
+            keep(&mut store, 0, &bulletin(publisher, 1), MINUTE);
+        }
+        let mut after = None;
+        let mut seen = 0;
+        while let Some((last, _)) = store.entries(Timestamp(0), &key, after).take(4).last() {
+            seen += store.entries(Timestamp(0), &key, after).take(4).count();
+            after = Some(last);
+        }
+        assert_eq!(seen, 19);
+    }
+}

@@ -259,3 +259,86 @@ impl Bucket {
         self.spares.push(contact);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::PublicKey;
+    use crate::kademlia::Random;
+    use proptest::prelude::*;
+
+    fn contact(random: &mut Random) -> Contact {
+        Contact::new(PublicKey(random.bytes()), "10.0.0.1:7400".parse().unwrap())
+    }
+
+    fn filled(seed: u64, count: usize) -> (Table, Random) {
+        let mut random = Random::new(seed);
+        let mut table = Table::new(Key::new(random.bytes()), 20);
+        for _ in 0..count {
+            table.seen(Timestamp(1), contact(&mut random));
+        }
+        (table, random)
+    }
+
+    proptest! {
+        #[test]
+        fn the_closest_are_what_sorting_all_would_give(seed in 0_u64..1_000, count in 0_usize..300, wanted in 1_usize..30) {
+            let (table, mut random) = filled(seed, count);
+            let near_me = table.me.random_beyond(5, &mut random);
+            for target in [Key::new(random.bytes()), table.me, near_me] {
+                let mut all: Vec<Contact> = table.contacts().copied().collect();
+                all.sort_by_key(|contact| contact.id().distance(&target));
+                all.truncate(wanted);
+                prop_assert_eq!(table.closest(&target, wanted), all);
+            }
+        }
+    }
+
+    #[test]
+    fn old_contacts_stay_until_they_fail_twice_and_newcomers_wait() {
+        let (mut table, mut random) = filled(1, 400);
+        let first = *table.buckets[0].slots[0].contact.id();
+        assert_eq!(table.buckets[0].slots.len(), 20);
+        let newcomer = loop {
+            let newcomer = contact(&mut random);
+            if table.me.shared_bits(newcomer.id()) == 0 {
+                break newcomer;
+            }
+        };
+        let Seen::Full { stalest, .. } = table.seen(Timestamp(2), newcomer) else {
+            panic!("the bucket was full");
+        };
+        assert_eq!(*stalest.id(), first);
+        assert!(!table.failed(Timestamp(3), &first), "one loss is forgiven");
+        assert!(table.get(&first).is_some());
+        assert!(table.failed(Timestamp(4), &first));
+        assert!(table.get(&first).is_none());
+        assert!(
+            table.get(newcomer.id()).is_some(),
+            "the newest spare takes the place"
+        );
+        assert_eq!(table.buckets[0].slots.len(), 20);
+    }
+
+    #[test]
+    fn a_new_address_counts_only_once_it_answered() {
+        let (mut table, mut random) = filled(1, 0);
+        let old = contact(&mut random);
+        table.seen(Timestamp(1), old);
+        let moved = Contact::new(*old.public(), "10.0.0.2:7400".parse().unwrap());
+        assert_eq!(table.seen(Timestamp(2), moved), Seen::Known { moved: true });
+        assert_eq!(table.get(old.id()), Some(&old));
+        table.moved(moved);
+        assert_eq!(table.get(old.id()), Some(&moved));
+    }
+
+    #[test]
+    fn the_table_never_holds_its_owner() {
+        let (mut table, _) = filled(1, 0);
+        let public = PublicKey([7; 32]);
+        table.me = *Contact::new(public, "10.0.0.1:1".parse().unwrap()).id();
+        let myself = Contact::new(public, "10.0.0.1:1".parse().unwrap());
+        assert_eq!(table.seen(Timestamp(1), myself), Seen::Myself);
+        assert_eq!(table.len(), 0);
+    }
+}

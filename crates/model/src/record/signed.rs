@@ -357,7 +357,7 @@ fn encode(
     out.u64(stamp.version.sequence);
     out.u32(lifetime.map_err(|_| CodecError::Invalid { field: "lifetime" })?);
     out.u32(signed_at.map_err(|_| CodecError::Invalid { field: "signed_at" })?);
-    out.bytes("body", &body.into_bytes(), RECORD_LEN_MAX)?;
+    out.bytes("record", &body.into_bytes(), RECORD_LEN_MAX)?;
     Ok(out.into_bytes())
 }
 
@@ -366,4 +366,285 @@ fn split_signature(bytes: &[u8]) -> Result<(&[u8], Signature), CodecError> {
         .split_last_chunk::<SIGNATURE_LEN>()
         .map(|(signed, signature)| (signed, Signature(*signature)))
         .ok_or(CodecError::Truncated { field: "signature" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::{Membership, NodeId, Role};
+    use crate::ids::JobId;
+    use crate::job::{IsolationClass, JobState};
+    use crate::lease::Fence;
+    use crate::record::{
+        Ad, Bulletin, DirectoryEntry, IdleEntry, Index, NodeRecord, ProviderRecord, StatusMirror,
+    };
+    use crate::resources::{ResourceClass, Resources};
+
+    const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn key(seed: u8) -> NodeKey {
+        NodeKey::from_seed(&[seed; 32])
+    }
+
+    fn certificate(node: &NodeKey) -> Certificate {
+        let organisation = key(99);
+        let membership = Membership {
+            organisation: organisation.public(),
+            node: node.public(),
+            sealing: node.sealing_public(),
+            name: "node".into(),
+            namespaces: vec!["lab".parse().unwrap()],
+            roles: vec![Role::Agent],
+            not_before: UnixMillis(0),
+            not_after: NOW.after(MINUTE * 60),
+        };
+        Certificate::issue(&organisation, membership).unwrap()
+    }
+
+    fn node_record(node: &NodeKey) -> NodeRecord {
+        let amount = Resources {
+            cpu_millis: 4_000,
+            memory_bytes: 8 << 30,
+            gpus: 1,
+            scratch_bytes: 1 << 40,
+        };
+        NodeRecord {
+            node: node.public(),
+            udp: vec![
+                "10.0.0.1:7400".parse().unwrap(),
+                "[2001:db8::1]:7400".parse().unwrap(),
+            ],
+            http: vec!["http://10.0.0.1:7070".into()],
+            p2p: vec!["/ip4/10.0.0.1/udp/4001/quic-v1".into()],
+            total: amount,
+            free: amount,
+            slots: 4,
+            slots_free: 3,
+            isolation: vec![IsolationClass::Process, IsolationClass::Sandbox],
+            labels: [("a".into(), "1".into()), ("b".into(), "2".into())].into(),
+        }
+    }
+
+    fn every_body(node: &NodeKey) -> Vec<Body> {
+        let job = JobId::new(NOW, [3; 10]);
+        let class = ResourceClass {
+            gpu: 1,
+            memory: 6,
+            cpu: 3,
+        };
+        let ads = (0..16)
+            .map(|number| Ad {
+                job: JobId::new(NOW, [number; 10]),
+                demand_url: format!("http://demand-{}.example:9000", number % 4),
+                expires: NOW.after(MINUTE),
+            })
+            .collect();
+        vec![
+            Body::Node(node_record(node)),
+            Body::Roster(node_record(node)),
+            Body::Idle(IdleEntry {
+                class,
+                shard: 0,
+                node: node_record(node),
+            }),
+            Body::Bulletin(Bulletin {
+                class,
+                open: 300,
+                ads,
+            }),
+            Body::Provider(ProviderRecord {
+                job,
+                manifest: "bafymanifest".parse().unwrap(),
+                seeders: vec!["/ip4/10.0.0.1/tcp/1".into()],
+            }),
+            Body::Mirror(StatusMirror {
+                job,
+                state: JobState::Succeeded,
+                holder: Some(NodeId([4; 32])),
+                fence: Some(Fence {
+                    epoch: 5,
+                    sequence: 6,
+                }),
+                result: Some("bafyresult".parse().unwrap()),
+                providers: vec!["/ip4/10.0.0.2/tcp/1".into()],
+            }),
+            Body::Directory(DirectoryEntry {
+                index: Index::Topics,
+                class,
+                depth: 0,
+            }),
+        ]
+    }
+
+    fn stamp(sequence: u64) -> Stamp {
+        Stamp {
+            version: Version {
+                incarnation: Incarnation::new(NOW, [0; 10]),
+                sequence,
+            },
+            lifetime: MINUTE,
+            signed_at: NOW,
+            tombstone: false,
+        }
+    }
+
+    fn sign(node: &NodeKey, body: Body, stamp: Stamp) -> SignedRecord {
+        let namespace = "lab".parse().unwrap();
+        let record = Record { namespace, body };
+        SignedRecord::sign(node, certificate(node).hash(), record, stamp).unwrap()
+    }
+
+    fn check(signed: &SignedRecord, node: &NodeKey) -> Result<(), RecordError> {
+        let trust = Trust::in_organisation(key(99).public());
+        signed.check(&certificate(node), &trust, NOW)
+    }
+
+    #[test]
+    fn every_kind_reads_back_and_is_believed() {
+        let node = key(1);
+        for body in every_body(&node) {
+            let signed = sign(&node, body, stamp(1));
+            assert_eq!(SignedRecord::decode(signed.bytes()).unwrap(), signed);
+            assert_eq!(check(&signed, &node), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_byte_can_be_changed() {
+        let node = key(1);
+        for body in every_body(&node) {
+            let signed = sign(&node, body, stamp(1));
+            for place in (0..signed.bytes().len()).step_by(7) {
+                let mut changed = signed.bytes().to_vec();
+                changed[place] ^= 4;
+                let passed =
+                    SignedRecord::decode(&changed).is_ok_and(|read| check(&read, &node).is_ok());
+                assert!(!passed, "byte {place} of {:?}", signed.record().body.kind());
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_publishes_about_another_node() {
+        let (node, other) = (key(1), key(2));
+        let signed = sign(&other, Body::Node(node_record(&node)), stamp(1));
+        assert_eq!(check(&signed, &other), Err(RecordError::Subject));
+        assert_eq!(check(&signed, &node), Err(RecordError::Subject));
+    }
+
+    #[test]
+    fn bounds_on_lifetime_and_time_hold() {
+        let node = key(1);
+        let body = || every_body(&node).remove(3);
+        let with = |lifetime, signed_at| {
+            sign(
+                &node,
+                body(),
+                Stamp {
+                    lifetime,
+                    signed_at,
+                    ..stamp(1)
+                },
+            )
+        };
+        let late = UnixMillis(NOW.0 - 361_000);
+        assert!(check(&with(MINUTE, NOW), &node).is_ok());
+        assert!(check(&with(MINUTE, late.after(MINUTE)), &node).is_ok());
+        let refused = |signed| check(&signed, &node).unwrap_err();
+        assert!(matches!(
+            refused(with(Duration::ZERO, NOW)),
+            RecordError::Lifetime(_)
+        ));
+        assert!(matches!(
+            refused(with(MINUTE * 11, NOW)),
+            RecordError::Lifetime(_)
+        ));
+        assert!(matches!(
+            refused(with(MINUTE, late)),
+            RecordError::Replayed { .. }
+        ));
+        assert!(matches!(
+            refused(with(MINUTE, NOW.after(MINUTE * 6))),
+            RecordError::Replayed { .. }
+        ));
+    }
+
+    #[test]
+    fn what_remains_is_never_more_than_was_granted() {
+        let signed = sign(&key(1), every_body(&key(1)).remove(3), stamp(1));
+        assert_eq!(signed.remaining(MINUTE * 9, NOW), MINUTE);
+        assert_eq!(signed.remaining(MINUTE / 2, NOW), MINUTE / 2);
+        assert_eq!(
+            signed.remaining(MINUTE, NOW.after(MINUTE * 7)),
+            Duration::ZERO
+        );
+    }
+
+    #[test]
+    fn later_versions_supersede_and_directories_take_what_lasts_longer() {
+        let (one, two) = (key(1), key(2));
+        let body = |kind: usize| every_body(&one).remove(kind);
+        let (first, second) = (sign(&one, body(3), stamp(1)), sign(&one, body(3), stamp(2)));
+        assert!(second.supersedes(&first) && !first.supersedes(&second));
+        let longer = Stamp {
+            lifetime: MINUTE * 2,
+            ..stamp(1)
+        };
+        let (short, long) = (sign(&one, body(6), stamp(9)), sign(&two, body(6), longer));
+        assert_eq!(short.subkey(), long.subkey());
+        assert!(long.supersedes(&short) && !short.supersedes(&long));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let mut node = node_record(&key(1));
+        node.http = vec!["x".repeat(200); 4];
+        node.p2p = vec!["x".repeat(200); 4];
+        let record = |node| Record {
+            namespace: "lab".parse().unwrap(),
+            body: Body::Node(node),
+        };
+        let error = record(node.clone()).check_len().unwrap_err();
+        assert!(matches!(
+            error,
+            CodecError::TooLong {
+                field: "record",
+                ..
+            }
+        ));
+        node.http = vec!["x".repeat(201)];
+        let error = record(node).check_len().unwrap_err();
+        assert!(matches!(
+            error,
+            CodecError::TooLong {
+                field: "http",
+                len: 201,
+                max: 200
+            }
+        ));
+    }
+
+    #[test]
+    fn fuzz_record() {
+        bolero::check!().for_each(|bytes: &[u8]| {
+            if let Ok(signed) = SignedRecord::decode(bytes) {
+                assert_eq!(&**signed.bytes(), bytes);
+                let _ = (signed.key(), signed.subkey());
+            }
+        });
+    }
+
+    #[test]
+    fn fuzz_body() {
+        bolero::check!().for_each(|bytes: &[u8]| {
+            for kind in Kind::ALL {
+                if let Ok(body) = Body::read(kind, bytes) {
+                    let mut out = Writer::default();
+                    body.write(&mut out).unwrap();
+                    assert_eq!(Body::read(kind, &out.into_bytes()).unwrap(), body);
+                }
+            }
+        });
+    }
 }
