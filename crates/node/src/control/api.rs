@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{MatchedPath, Path, RawQuery, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Path, RawQuery, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -166,7 +167,7 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Finds out who asks. Users only: their token goes on to the store.
-fn admit(shared: &Shared, parts: &axum::http::request::Parts) -> Result<Caller, Problem> {
+fn admit(shared: &Shared, parts: &Parts) -> Result<Caller, Problem> {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let who = shared
         .deps
@@ -191,10 +192,20 @@ async fn admit_body(shared: &Shared, request: Request) -> Result<(Caller, Bytes)
     Ok((caller, body))
 }
 
-fn job_id(text: &str) -> Result<JobId, Problem> {
-    let fix = "use the UUID that submitting gave";
-    text.parse()
-        .map_err(|_| Problem::invalid("id", "not a job id", fix))
+/// The job that the path names.
+pub(crate) struct TaskId(pub(crate) JobId);
+
+impl<S: Send + Sync> FromRequestParts<S> for TaskId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let fix = "use the UUID that submitting gave";
+        let bad = || Problem::invalid("id", "not a job id", fix);
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|_| bad())?;
+        text.parse().map(Self).map_err(|_| bad())
+    }
 }
 
 fn query<T: DeserializeOwned>(raw: Option<String>) -> Result<T, Problem> {
@@ -339,9 +350,9 @@ async fn list(
         (status = 422, body = ErrorBody)
     )
 )]
-async fn show(State(shared): Served, Path(id): Path<String>, request: Request) -> Answer<JobView> {
+async fn show(State(shared): Served, TaskId(id): TaskId, request: Request) -> Answer<JobView> {
     let caller = admit(&shared, &request.into_parts().0)?;
-    let (_, view) = shared.stores.find(&caller, job_id(&id)?).await?;
+    let (_, view) = shared.stores.find(&caller, id).await?;
     Ok(Json(view))
 }
 
@@ -365,7 +376,7 @@ struct CancelQuery {
 )]
 async fn cancel(
     State(shared): Served,
-    Path(id): Path<String>,
+    TaskId(id): TaskId,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Answer<JobView> {
@@ -373,7 +384,7 @@ async fn cancel(
     let asked = query::<CancelQuery>(raw)?;
     let by = || format!("cancelled by {}", caller.who.subject);
     let reason = asked.reason.unwrap_or_else(by);
-    let view = shared.stores.cancel(&caller, job_id(&id)?, &reason).await?;
+    let view = shared.stores.cancel(&caller, id, &reason).await?;
     Ok(Json(view))
 }
 
@@ -390,16 +401,9 @@ async fn cancel(
         (status = 422, body = ErrorBody)
     )
 )]
-async fn manifest(
-    State(shared): Served,
-    Path(id): Path<String>,
-    request: Request,
-) -> Answer<JobView> {
+async fn manifest(State(shared): Served, TaskId(id): TaskId, request: Request) -> Answer<JobView> {
     let (caller, body) = admit_body(&shared, request).await?;
-    let view = shared
-        .stores
-        .attach(&caller, job_id(&id)?, read_json(&body)?)
-        .await?;
+    let view = shared.stores.attach(&caller, id, read_json(&body)?).await?;
     Ok(Json(view))
 }
 
@@ -414,13 +418,9 @@ async fn manifest(
         (status = 409, description = "No agent has held it yet", body = ErrorBody)
     )
 )]
-async fn logs(
-    State(shared): Served,
-    Path(id): Path<String>,
-    request: Request,
-) -> Answer<LogAccess> {
+async fn logs(State(shared): Served, TaskId(id): TaskId, request: Request) -> Answer<LogAccess> {
     let caller = admit(&shared, &request.into_parts().0)?;
-    let (_, view) = shared.stores.find(&caller, job_id(&id)?).await?;
+    let (_, view) = shared.stores.find(&caller, id).await?;
     log_access(&view, &shared.deps.signer).map(Json)
 }
 
@@ -436,11 +436,11 @@ async fn logs(
 )]
 async fn explain(
     State(shared): Served,
-    Path(id): Path<String>,
+    TaskId(id): TaskId,
     request: Request,
 ) -> Answer<Explanation> {
     let caller = admit(&shared, &request.into_parts().0)?;
-    let (_, view) = shared.stores.find(&caller, job_id(&id)?).await?;
+    let (_, view) = shared.stores.find(&caller, id).await?;
     Ok(Json(explanation(view, &shared.offerer).await))
 }
 
@@ -514,13 +514,12 @@ fn resume_from(headers: &HeaderMap, query: Option<String>) -> Result<Option<Stri
 )]
 async fn task_events(
     State(shared): Served,
-    Path(id): Path<String>,
+    TaskId(id): TaskId,
     RawQuery(raw): RawQuery,
     request: Request,
 ) -> Result<Events, Problem> {
     let parts = request.into_parts().0;
     let caller = admit(&shared, &parts)?;
-    let id = job_id(&id)?;
     shared.stores.find(&caller, id).await?;
     let after = resume_from(&parts.headers, query::<EventsQuery>(raw)?.after)?;
     subscribe(&shared, &caller, Wanted::Task(id), after.as_deref())

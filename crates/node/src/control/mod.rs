@@ -36,6 +36,7 @@ use feed::{Feed, Follow, Source};
 use offer::{Neighbours, Offerer, Voucher};
 
 pub(crate) use answers::{explanation, known_nodes, log_access, rendered};
+pub(crate) use api::TaskId;
 pub use api::openapi;
 pub use body::{LogAccess, LogStream};
 pub(crate) use problem::Problem;

@@ -4,18 +4,17 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use mutual_demand::{DemandStore, JobView, Principal};
-use mutual_model::ids::JobId;
+use mutual_demand::{DemandStore, Principal};
 
 use crate::auth::{Gate, NodeSigner};
 use crate::control::counts::Counts;
 use crate::control::offer::Offerer;
-use crate::control::{LogAccess, Problem, explanation, log_access, rendered};
+use crate::control::{LogAccess, Problem, TaskId, explanation, log_access, rendered};
 use crate::liveness::SessionPlace;
 
 #[derive(Debug, Clone)]
@@ -49,13 +48,6 @@ impl Shared {
             .gate
             .check(request.method(), path, request.headers(), b"")?)
     }
-
-    async fn job(&self, who: &Principal, id: &str) -> Result<JobView, Problem> {
-        let fix = "use the UUID that submitting gave";
-        let id: Result<JobId, _> = id.parse();
-        let id = id.map_err(|_| Problem::invalid("id", "not a job id", fix))?;
-        Ok(self.store.job(who, id).await?)
-    }
 }
 
 async fn health() -> Response {
@@ -81,20 +73,20 @@ async fn nodes(State(shared): Served, request: Request) -> Result<Response, Prob
 
 async fn logs(
     State(shared): Served,
-    Path(id): Path<String>,
+    TaskId(id): TaskId,
     request: Request,
 ) -> Result<Json<LogAccess>, Problem> {
     let who = shared.admit(&request)?;
-    let view = shared.job(&who, &id).await?;
+    let view = shared.store.job(&who, id).await?;
     log_access(&view, &shared.signer).map(Json)
 }
 
 async fn explain(
     State(shared): Served,
-    Path(id): Path<String>,
+    TaskId(id): TaskId,
     request: Request,
 ) -> Result<Response, Problem> {
     let who = shared.admit(&request)?;
-    let view = shared.job(&who, &id).await?;
+    let view = shared.store.job(&who, id).await?;
     Ok(Json(explanation(view, &shared.offerer).await).into_response())
 }

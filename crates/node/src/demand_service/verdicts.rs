@@ -52,14 +52,7 @@ pub(super) async fn run(mut notices: mpsc::Receiver<Notice>, judge: Judge) {
 
 impl Judge {
     async fn pass(self, peer: Peer, loss: Loss) {
-        let revocation = Revocation {
-            agent: peer.agent,
-            incarnation: peer.incarnation,
-            verdict: Verdict::Closed,
-            silent_ms: 0,
-            nonce: Nonce(rand::random()),
-        };
-        match self.revoke(revocation).await {
+        match self.revoke(&peer).await {
             Ok(reply) => self.note(&peer, loss, &reply),
             Err(error) => {
                 tracing::warn!(agent = %peer.agent, %error, "a verdict was not recorded; leases decide");
@@ -68,11 +61,10 @@ impl Judge {
         self.alarm.notify_one();
     }
 
-    /// The nonce makes a repeat harmless.
-    async fn revoke(&self, revocation: Revocation) -> StoreResult<RevocationReply> {
+    async fn revoke(&self, peer: &Peer) -> StoreResult<RevocationReply> {
         let mut pause = PAUSE;
         for _ in 1..TRIES {
-            match self.store.revoke(&self.who, revocation.clone()).await {
+            match self.store.revoke(&self.who, verdict_on(peer)).await {
                 Err(error) if error.is_retryable() => {
                     tracing::debug!(%error, "recording a verdict again");
                     tokio::time::sleep(pause).await;
@@ -81,7 +73,7 @@ impl Judge {
                 settled => return settled,
             }
         }
-        self.store.revoke(&self.who, revocation).await
+        self.store.revoke(&self.who, verdict_on(peer)).await
     }
 
     fn note(&self, peer: &Peer, loss: Loss, reply: &RevocationReply) {
@@ -96,5 +88,17 @@ impl Judge {
             buried = reply.buried.len(),
             "an agent died"
         );
+    }
+}
+
+/// A verdict under a fresh number. One whose outcome is unknown may be given again: it only ends
+/// what has not ended.
+fn verdict_on(peer: &Peer) -> Revocation {
+    Revocation {
+        agent: peer.agent,
+        incarnation: peer.incarnation,
+        verdict: Verdict::Closed,
+        silent_ms: 0,
+        nonce: Nonce(rand::random()),
     }
 }

@@ -118,7 +118,7 @@ async fn bad_paths_and_queries_are_named() {
     let control = cloud.control(10).await;
     for (path, status, code, field) in [
         ("/api/tasks/nonsense", 422, "invalid", Some("id")),
-        ("/api/tasks/%ff", 422, "invalid", Some("path")),
+        ("/api/tasks/%ff", 422, "invalid", Some("id")),
         ("/api/tasks/nonsense/logs", 422, "invalid", Some("id")),
         (
             "/api/tasks/01930000-0000-7000-8000-000000000000",

@@ -193,6 +193,7 @@ pub(crate) fn task(name: &str) -> Value {
             "resources": {"cpu_millis": 500, "memory_bytes": 64 << 20},
             "timeout_ms": 60_000,
             "expires_ms": 600_000,
+            "retries": 3,
         },
     })
 }

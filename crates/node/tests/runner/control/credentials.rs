@@ -142,7 +142,7 @@ async fn namespaces_do_not_see_each_other() {
         .request(&control, Method::POST, "/api/tasks")
         .json(&task("two"));
     let answer = request.bearer_auth(outsider.as_str()).send().await.unwrap();
-    assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
     let both = cloud.organisation.user(&["lab", "other"], &[Right::Read]);
     let narrowed = both.attenuate(&Attenuation {
         namespaces: Some(names(&["other"])),
