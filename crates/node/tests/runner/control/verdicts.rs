@@ -94,7 +94,7 @@ async fn a_killed_agents_job_is_claimed_elsewhere_at_once() {
     };
     listed.forget_all();
     listed.add(taker.serve(4).await);
-    let killed = Instant::now();
+    let (killed, killed_at) = (Instant::now(), unix_now());
     victim.0.kill().unwrap();
     let heir = heir.key().id();
     let is_elsewhere = |view: &mutual_demand::JobView| {
@@ -103,7 +103,13 @@ async fn a_killed_agents_job_is_claimed_elsewhere_at_once() {
     };
     let view = cloud.wait_for(job, is_elsewhere).await;
     let took = killed.elapsed();
-    println!("from SIGKILL to claimed elsewhere: {took:?}");
+    let [first, second] = [&view.attempts[0], &view.attempts[1]];
+    let ended = first.ended_at.expect("a verdict ends the first attempt");
+    println!(
+        "from SIGKILL to claimed elsewhere: {took:?}; to the verdict {} ms, then {} ms",
+        ended.since(killed_at).as_millis(),
+        second.claimed_at.since(ended).as_millis(),
+    );
     // The lease lasts 20 s: only a verdict explains that it was so fast.
     assert!(took < Duration::from_secs(5), "{took:?}");
     let fences: Vec<_> = view.attempts.iter().map(|attempt| attempt.fence).collect();
