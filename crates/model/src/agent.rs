@@ -6,9 +6,9 @@
 //!
 //! # What it promises
 //! * Reserved and free resources always add up to the owner's limits; a job is claimed only when
-//!   its need is reserved. (A poll offers everything free without reserving it, so that a slow
-//!   store cannot lock others out; what no longer fits when the grants arrive is released, which
-//!   costs its user no attempt.)
+//!   its need is reserved. (A poll, or the claim of an advertised job, offers everything free
+//!   without reserving it, so that a slow store cannot lock others out; what no longer fits when
+//!   the grants arrive is released, which costs its user no attempt.)
 //! * A lease is counted from *before* its request went out: from the `now` at which the
 //!   [`Action::Claim`] or [`Action::Renew`] was returned. An eighth of the lease before that
 //!   deadline the agent is *cut off* from the store: nothing starts, and what runs is paused,

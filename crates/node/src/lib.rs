@@ -7,6 +7,7 @@ pub use mutual_demand as demand;
 /// The rules, re-exported for programs that build on this crate.
 pub use mutual_model as model;
 
+pub mod agent;
 pub mod auth;
 pub mod config;
 pub mod control;

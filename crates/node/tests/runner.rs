@@ -1,5 +1,8 @@
 //! Integration tests of the node, one module per part.
 
+#[path = "runner/agent/mod.rs"]
+mod agent;
+
 #[path = "runner/auth/mod.rs"]
 mod auth;
 

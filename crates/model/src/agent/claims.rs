@@ -1,5 +1,6 @@
 //! How an agent gets work: direct offers, ads, polls, and claims whose reply was lost.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::accounts::Share;
@@ -82,6 +83,14 @@ impl Agent {
     }
 
     fn reserve(&mut self, store: &StoreUrl, job: &JobId, need: &Need) -> Result<Share, Decline> {
+        self.may_claim(store, job, need)?;
+        let share = Share::task(need.resources);
+        let taken = self.accounts.take(&share);
+        assert!(taken, "what fits into the capacity can be reserved");
+        Ok(share)
+    }
+
+    fn may_claim(&self, store: &StoreUrl, job: &JobId, need: &Need) -> Result<(), Decline> {
         let Some(known) = self.stores.get(store) else {
             return Err(Decline::UnknownStore);
         };
@@ -95,11 +104,7 @@ impl Agent {
             return Err(Decline::Known);
         }
         let capacity = self.capacity(known.classes.clone());
-        capacity.fits(need).map_err(Decline::Unfit)?;
-        let share = Share::task(need.resources);
-        let taken = self.accounts.take(&share);
-        assert!(taken, "what fits into the capacity can be reserved");
-        Ok(share)
+        capacity.fits(need).map_err(Decline::Unfit)
     }
 
     /// Whether the job is held or being claimed, so that a second offer of it changes nothing.
@@ -133,18 +138,22 @@ impl Agent {
         }
     }
 
-    /// Claims every advertised job whose turn has come, one request for each store.
+    /// Claims every advertised job whose turn has come, one request for each store. An ad tells
+    /// no more than the least that its job needs, so everything free is offered, as in a poll.
     pub(super) fn claim_advertised(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let due = self.ads.extract_if(.., |_, ad| ad.due <= now);
         let due: Vec<_> = due.collect();
-        let mut batches = std::collections::BTreeMap::<StoreUrl, Vec<_>>::new();
+        let mut batches = BTreeMap::<StoreUrl, Vec<_>>::new();
         for ((store, job), ad) in due {
-            if let Ok(share) = self.reserve(&store, &job, &ad.need) {
-                batches.entry(store).or_default().push((job, share));
+            let batch = batches.entry(store);
+            if self.may_claim(batch.key(), &job, &ad.need).is_ok() {
+                batch.or_default().push(job);
             }
         }
-        for (store, taken) in batches {
-            self.claim_jobs(now, store, taken, out);
+        for (store, mut jobs) in batches {
+            jobs.truncate(CLAIM_JOBS_MAX);
+            let free = *self.accounts.free();
+            self.send_claim(now, store, Scope::Jobs(jobs), free, Share::NOTHING, out);
         }
     }
 

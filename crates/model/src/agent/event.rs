@@ -131,7 +131,7 @@ pub enum End {
 pub struct AdvertisedJob {
     /// The job.
     pub job: JobId,
-    /// What it needs.
+    /// What it needs at least, as far as the ad tells.
     pub need: Need,
 }
 

@@ -1,0 +1,116 @@
+//! What an attempt finds when it begins: its input, and the last checkpoint of its predecessors.
+
+use std::path::PathBuf;
+
+use mutual_data::transfer::{FetchOptions, TransferError};
+use mutual_data::tree::{Limits, TreeError};
+use mutual_data::{Cid, DataKey};
+use mutual_demand::Manifest;
+use mutual_model::job::Failure;
+
+use super::attempt::Attempt;
+use super::images::not_started;
+use super::seal::{self, CHECKPOINT_KEY, INPUT_KEY, SealedError};
+
+/// Why an object did not get here.
+#[derive(Debug, thiserror::Error)]
+enum ArrivalError {
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+}
+
+impl ArrivalError {
+    /// Whether another machine, or a later try, may do better: not if the object itself is bad.
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Transfer(error) => !matches!(
+                error,
+                TransferError::TooLarge { .. } | TransferError::Namespace { .. }
+            ),
+            Self::Sealed(SealedError::Tree(error)) => {
+                error.is_full() || matches!(error, TreeError::Io { .. })
+            }
+            Self::Sealed(SealedError::Blocks(_) | SealedError::System(_)) => true,
+            Self::Sealed(_) => false,
+        }
+    }
+}
+
+impl Attempt {
+    /// Fetches and unpacks the input; the task then finds it at `$MUTUAL_INPUT`.
+    pub(super) async fn fetch_input(&self, target: PathBuf) -> Result<(), Failure> {
+        let Some(input) = &self.grant.input else {
+            return Ok(());
+        };
+        let arrived = self.bring(input, INPUT_KEY, target).await;
+        arrived.map_err(|error| not_started(format!("input: {error}"), error.is_retryable()))?;
+        self.announce_input(input);
+        Ok(())
+    }
+
+    fn announce_input(&self, input: &Manifest) {
+        let presence = self.shop.presence.clone();
+        let (namespace, job) = (self.grant.namespace.clone(), self.key.job);
+        let root = input.root.clone();
+        tokio::spawn(async move { presence.provides(namespace, job, root).await });
+    }
+
+    /// Brings back the best checkpoint that can be had, else the one before, else none
+    /// (DESIGN §3.11).
+    pub(super) async fn restore_checkpoint(&self, target: PathBuf) -> Result<(), Failure> {
+        for checkpoint in &self.grant.checkpoints {
+            let (manifest, place) = (&checkpoint.manifest, target.clone());
+            match self.bring(manifest, CHECKPOINT_KEY, place).await {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(job = %self.key.job, %error, "checkpoint cannot be restored");
+                    // What was unpacked of it must not mix with the next one.
+                    let _ = std::fs::remove_dir_all(&target);
+                    let made = std::fs::create_dir_all(&target);
+                    made.map_err(|error| not_started(format!("checkpoint: {error}"), true))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn bring(
+        &self,
+        manifest: &Manifest,
+        purpose: &str,
+        target: PathBuf,
+    ) -> Result<(), ArrivalError> {
+        let root = seal::root_of(manifest)?;
+        let key = seal::open_key(&self.shop.key, purpose, manifest)?;
+        self.fetch(&root, manifest).await?;
+        Ok(self.unpack(root, key, target).await?)
+    }
+
+    async fn fetch(&self, root: &Cid, manifest: &Manifest) -> Result<(), TransferError> {
+        let mut options = FetchOptions::new(format!("job:{}", self.key.job));
+        options.namespace = Some(self.grant.namespace.as_str().to_owned());
+        options.bytes_max = self.shop.policy.input_bytes_max;
+        options.until = Some(self.keep_until());
+        let objects = &self.shop.objects;
+        let (job, seeders) = (self.key.job, &manifest.seeders);
+        objects.fetch(job, *root, seeders, options).await
+    }
+
+    async fn unpack(&self, root: Cid, key: DataKey, target: PathBuf) -> Result<(), SealedError> {
+        let blocks = self.shop.objects.blocks().clone();
+        let limits = Limits {
+            bytes: self.shop.policy.input_bytes_max,
+            ..Limits::default()
+        };
+        seal::blocking(move || seal::unpack(&blocks, &root, &key, &target, limits)).await
+    }
+
+    /// Until when what this attempt brings and makes stays on this machine: unix milliseconds.
+    pub(super) fn keep_until(&self) -> u64 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let until = now.unwrap_or_default() + self.shop.policy.keep;
+        mutual_model::time::millis(until)
+    }
+}

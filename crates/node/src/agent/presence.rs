@@ -1,0 +1,39 @@
+//! What an agent tells the DHT. All of it is a hint: nothing waits for it, nothing depends on it.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+use mutual_model::ids::{ContentId, JobId, Namespace};
+use mutual_model::job::JobState;
+use mutual_model::lease::Fence;
+use mutual_model::matching::Offer;
+
+/// A job's state as its holder knows it, for whoever asks while control and store are down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// The job's namespace.
+    pub namespace: Namespace,
+    /// The job.
+    pub job: JobId,
+    /// Its state.
+    pub state: JobState,
+    /// The claim's fence.
+    pub fence: Fence,
+    /// Root of the result, once there is one.
+    pub result: Option<ContentId>,
+    /// Addresses of nodes that serve the result.
+    pub providers: Vec<String>,
+}
+
+/// The way to the DHT. Implemented over discovery, and in tests by a list.
+#[async_trait]
+pub trait Presence: Send + Sync + Debug {
+    /// Says what is free from now on; no slots means busy.
+    async fn capacity(&self, free: Offer);
+
+    /// Says that this machine serves a job's input from now on.
+    async fn provides(&self, namespace: Namespace, job: JobId, root: ContentId);
+
+    /// Says where a job stands.
+    async fn mirror(&self, mirror: Mirror);
+}
