@@ -164,7 +164,7 @@ impl From<&Cid> for Short {
 
 impl Short {
     /// The whole name again. Only for names that were supported in the first place.
-    pub(crate) fn to_cid(&self) -> Cid {
+    pub(crate) fn to_cid(self) -> Cid {
         let codec = match self.kind & 1 {
             0 => Codec::Raw,
             _ => Codec::Node,

@@ -8,6 +8,7 @@ pub use mutual_demand as demand;
 pub use mutual_model as model;
 
 pub mod agent;
+pub mod assembly;
 pub mod auth;
 pub mod config;
 pub mod control;
@@ -17,3 +18,5 @@ pub mod liveness;
 pub mod runtime;
 pub mod sources;
 pub mod swarm;
+
+pub use assembly::{Node, NodeError};

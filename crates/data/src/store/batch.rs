@@ -118,7 +118,7 @@ impl Batch {
         let mine: Vec<Cid> = {
             let touched = lock(&self.touched);
             let fresh = lock(&inner.fresh);
-            touched.intersection(&fresh).map(Short::to_cid).collect()
+            touched.intersection(&fresh).map(|short| short.to_cid()).collect()
         };
         if mine.is_empty() {
             return Ok(());
