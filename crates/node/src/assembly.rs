@@ -17,8 +17,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutual_data::store::Options;
 use mutual_data::BlockStore;
+use mutual_data::store::Options;
 use mutual_model::identity::{IdentityError, NodeKey, Role};
 use mutual_model::ids::Incarnation;
 use mutual_model::record::{NodeRecord, Trust};
@@ -53,7 +53,9 @@ pub enum NodeError {
     #[error(transparent)]
     Signer(#[from] AuthError),
     /// A role in the configuration is not in the certificate.
-    #[error("roles: the certificate does not name the role {0:?}; ask your organisation for one that does")]
+    #[error(
+        "roles: the certificate does not name the role {0:?}; ask your organisation for one that does"
+    )]
     Role(Role),
     /// Discovery cannot take part.
     #[error(transparent)]
@@ -80,7 +82,9 @@ pub enum NodeError {
     #[error(transparent)]
     Agent(#[from] AgentError),
     /// Control's address cannot be listened at.
-    #[error("control.listen: cannot listen on {address}: {source}; choose another port or stop what uses it")]
+    #[error(
+        "control.listen: cannot listen on {address}: {source}; choose another port or stop what uses it"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -118,7 +122,8 @@ impl Core {
         let signer = credentials(config)?;
         let gate = Gate::new(config.trusted_organisations.clone());
         let reach = Reach::of(&config.network).await;
-        let discovery = Discovery::start(discovery_config(config), identity(config, &signer)).await?;
+        let discovery =
+            Discovery::start(discovery_config(config), identity(config, &signer)).await?;
         let options = Options {
             quota_bytes: config.storage.quota.0,
             ..Options::default()
@@ -134,8 +139,14 @@ impl Core {
         };
         let key = Arc::new(signer.key().clone());
         let certificate = signer.certificate();
-        let swarm =
-            Swarm::start(swarm_config, key, certificate, blocks.clone(), Arc::new(members)).await?;
+        let swarm = Swarm::start(
+            swarm_config,
+            key,
+            certificate,
+            blocks.clone(),
+            Arc::new(members),
+        )
+        .await?;
         Ok(Self {
             signer,
             gate,
@@ -302,7 +313,10 @@ fn missing_classes(runtime: &crate::runtime::Runtime, ready: &NodeReady) -> Vec<
     let missing = missing.filter(|class| !ready.classes.contains(class));
     let described = missing.map(|class| MissingClass {
         class,
-        why: runtime.offer().reason(roles::runtime_class(class)).to_owned(),
+        why: runtime
+            .offer()
+            .reason(roles::runtime_class(class))
+            .to_owned(),
     });
     described.collect()
 }

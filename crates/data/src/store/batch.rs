@@ -118,7 +118,10 @@ impl Batch {
         let mine: Vec<Cid> = {
             let touched = lock(&self.touched);
             let fresh = lock(&inner.fresh);
-            touched.intersection(&fresh).map(|short| short.to_cid()).collect()
+            touched
+                .intersection(&fresh)
+                .map(|short| short.to_cid())
+                .collect()
         };
         if mine.is_empty() {
             return Ok(());

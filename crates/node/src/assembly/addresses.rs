@@ -52,12 +52,20 @@ impl Reach {
             .iter()
             .map(ToString::to_string)
             .collect();
-        let (local, far): (Vec<_>, Vec<_>) = all.into_iter().partition(|text| {
-            text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/")
-        });
+        let (local, far): (Vec<_>, Vec<_>) = all
+            .into_iter()
+            .partition(|text| text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/"));
         let wants_local = self.0.is_loopback() || far.is_empty();
-        let (first, second) = if wants_local { (local, far) } else { (far, Vec::new()) };
-        first.into_iter().chain(second).take(ADDRESSES_MAX).collect()
+        let (first, second) = if wants_local {
+            (local, far)
+        } else {
+            (far, Vec::new())
+        };
+        first
+            .into_iter()
+            .chain(second)
+            .take(ADDRESSES_MAX)
+            .collect()
     }
 }
 
@@ -80,7 +88,10 @@ pub(super) fn multiaddrs(listen: SocketAddr) -> Vec<Multiaddr> {
         IpAddr::V6(ip) => Protocol::Ip6(ip),
     };
     let base = Multiaddr::empty().with(ip);
-    let quic = base.clone().with(Protocol::Udp(listen.port())).with(Protocol::QuicV1);
+    let quic = base
+        .clone()
+        .with(Protocol::Udp(listen.port()))
+        .with(Protocol::QuicV1);
     vec![quic, base.with(Protocol::Tcp(listen.port()))]
 }
 
@@ -95,12 +106,21 @@ mod tests {
             ..NetworkConfig::default()
         };
         let reach = Reach::of(&network).await;
-        assert_eq!(reach.at(([0, 0, 0, 0], 7600).into()), ([192, 0, 2, 7], 7600).into());
-        assert_eq!(reach.at(([10, 0, 0, 1], 7600).into()), ([10, 0, 0, 1], 7600).into());
+        assert_eq!(
+            reach.at(([0, 0, 0, 0], 7600).into()),
+            ([192, 0, 2, 7], 7600).into()
+        );
+        assert_eq!(
+            reach.at(([10, 0, 0, 1], 7600).into()),
+            ([10, 0, 0, 1], 7600).into()
+        );
         let alone = Reach::of(&NetworkConfig::default()).await;
         assert_eq!(alone.url(([0, 0, 0, 0], 80).into()), "http://127.0.0.1:80");
         assert_eq!(
-            multiaddrs(([127, 0, 0, 1], 9).into()).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            multiaddrs(([127, 0, 0, 1], 9).into())
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
             ["/ip4/127.0.0.1/udp/9/quic-v1", "/ip4/127.0.0.1/tcp/9"]
         );
     }

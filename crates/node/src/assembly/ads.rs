@@ -20,15 +20,15 @@ const READ_EVERY: Duration = Duration::from_secs(2);
 const LOOK_UP: Duration = Duration::from_millis(500);
 
 /// Reads ads for ever and passes them on.
-pub(super) async fn read(
-    discovery: Discovery,
-    namespaces: Vec<Namespace>,
-    agent: Arc<AgentNode>,
-) {
+pub(super) async fn read(discovery: Discovery, namespaces: Vec<Namespace>, agent: Arc<AgentNode>) {
     let mut status: watch::Receiver<Status> = agent.status();
     loop {
         tokio::time::sleep(READ_EVERY.mul_f64(rand::random_range(0.75..1.25))).await;
-        if status.wait_for(|status| status.free.slots > 0).await.is_err() {
+        if status
+            .wait_for(|status| status.free.slots > 0)
+            .await
+            .is_err()
+        {
             return;
         }
         let free = status.borrow().free.free;
@@ -43,7 +43,10 @@ async fn pass_on(discovery: &Discovery, namespace: &Namespace, free: Resources, 
     let found = discovery.open_ads(namespace, free.class(), LOOK_UP).await;
     let mut by_store: BTreeMap<String, Vec<JobId>> = BTreeMap::new();
     for found in found.into_iter().filter(|found| found.ad.expires > now) {
-        by_store.entry(found.ad.demand_url).or_default().push(found.ad.job);
+        by_store
+            .entry(found.ad.demand_url)
+            .or_default()
+            .push(found.ad.job);
     }
     if by_store.is_empty() {
         return;

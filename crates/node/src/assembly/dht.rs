@@ -121,7 +121,9 @@ impl Dht {
 
     fn neighbours(&self, found: Vec<NodeRecord>) -> Vec<Neighbour> {
         let own = self.announcement.node.node;
-        let others = found.into_iter().filter(|node| node.slots > 0 || node.node != own);
+        let others = found
+            .into_iter()
+            .filter(|node| node.slots > 0 || node.node != own);
         others.map(neighbour).collect()
     }
 }
@@ -250,7 +252,10 @@ impl PeerFinder for Dht {
 
     async fn providers(&self, job: JobId) -> Vec<PeerAddr> {
         let found = self.discovery.providers(job, LOOK_UP).await;
-        found.iter().flat_map(|found| parse(&found.seeders)).collect()
+        found
+            .iter()
+            .flat_map(|found| parse(&found.seeders))
+            .collect()
     }
 }
 

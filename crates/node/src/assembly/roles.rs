@@ -69,7 +69,10 @@ pub(super) fn stores(
     own: Option<&DemandServer>,
 ) -> Result<Vec<HttpStore>, NodeError> {
     let own = own.map(|demand| demand.url().to_owned());
-    let known = config.known_stores.iter().map(|url| url.trim_end_matches('/').to_owned());
+    let known = config
+        .known_stores
+        .iter()
+        .map(|url| url.trim_end_matches('/').to_owned());
     let mut stores: Vec<HttpStore> = Vec::new();
     for url in own.into_iter().chain(known) {
         if !stores.iter().any(|store| store.bases().contains(&url)) {
@@ -147,13 +150,23 @@ pub(super) async fn agent(
         }
     };
     settings.url = Some(url.clone());
-    let dht = Dht::new(core.discovery.clone(), announcement(core, &settings, &classes, &url));
-    let known = stores.iter().filter_map(|store| known(store, &classes)).collect();
+    let dht = Dht::new(
+        core.discovery.clone(),
+        announcement(core, &settings, &classes, &url),
+    );
+    let known = stores
+        .iter()
+        .filter_map(|store| known(store, &classes))
+        .collect();
     let deps = AgentDeps {
         signer: core.signer.clone(),
         trusted: config.trusted_organisations.clone(),
         runtime: runtime.clone(),
-        objects: Objects::new(core.swarm.clone(), core.blocks.clone(), Arc::new(dht.clone())),
+        objects: Objects::new(
+            core.swarm.clone(),
+            core.blocks.clone(),
+            Arc::new(dht.clone()),
+        ),
         presence: Arc::new(dht),
         puller: Some(Arc::new(RegistryPuller)),
         stores: known,
@@ -166,7 +179,11 @@ pub(super) async fn agent(
         async move { desk.answer(&offer).await.ok() }
     };
     core.discovery.serve(OFFER_KIND, answer).await?;
-    tasks.spawn(ads::read(core.discovery.clone(), namespaces, Arc::clone(&agent)));
+    tasks.spawn(ads::read(
+        core.discovery.clone(),
+        namespaces,
+        Arc::clone(&agent),
+    ));
     Ok((agent, runtime))
 }
 
@@ -204,7 +221,9 @@ fn settings(config: &NodeConfig) -> AgentConfig {
         gpus: role.gpus,
         scratch_bytes: role.scratch.map_or(SCRATCH_BYTES_DEFAULT, |size| size.0),
     };
-    let slots = role.tasks.unwrap_or_else(|| cpu_millis.div_ceil(1_000).max(1));
+    let slots = role
+        .tasks
+        .unwrap_or_else(|| cpu_millis.div_ceil(1_000).max(1));
     let mut settings = AgentConfig::new(config.data_dir.join("agent"), resources, slots);
     settings.listen = role.listen;
     settings.liveness = role.liveness;
@@ -247,7 +266,9 @@ fn known(store: &HttpStore, classes: &[IsolationClass]) -> Option<KnownStore> {
 
 /// Stores that ads and offers name, and that the owner did not, get containers at least.
 fn dialer(signer: NodeSigner, classes: Vec<IsolationClass>) -> StoreDialer {
-    let foreign = classes.into_iter().filter(|class| *class != IsolationClass::Process);
+    let foreign = classes
+        .into_iter()
+        .filter(|class| *class != IsolationClass::Process);
     let foreign: Vec<IsolationClass> = foreign.collect();
     StoreDialer::new(move |url| known(&open(url.as_str(), &signer).ok()?, &foreign))
 }
