@@ -44,6 +44,10 @@ const LOOKED_FOR_MAX: usize = 32;
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(400);
 /// Shortest pause between two look-ups on behalf of waiting jobs.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait for a turn to look.
+const LOOK_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Different needs looked for in one turn.
+const NEEDS_MAX: usize = 4;
 /// How often the roster is refreshed from the DHT.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -85,7 +89,7 @@ pub struct Offerer {
     neighbours: Arc<dyn Neighbours>,
     roster: Mutex<Roster>,
     declines: Mutex<Declines>,
-    looked: Mutex<Option<Instant>>,
+    next_look: Mutex<Option<Instant>>,
     http: reqwest::Client,
     counts: Counts,
 }
@@ -116,7 +120,7 @@ impl Offerer {
             neighbours,
             roster: Mutex::default(),
             declines: Mutex::default(),
-            looked: Mutex::default(),
+            next_look: Mutex::default(),
             http: reqwest::Client::new(),
             counts,
         }
@@ -197,36 +201,51 @@ impl Offerer {
 
     /// Chooses who gets what. Asks the DHT for jobs that nobody in the roster could take.
     async fn plan(&self, open: &[OpenJob], asked: &BTreeSet<(JobId, NodeId)>) -> Vec<Batch> {
-        let (mut batches, left) = self.choose(open, asked, Load::Known);
-        if left.is_empty() || !self.may_look() {
+        let (batches, left) = self.choose(open, asked, Load::Known);
+        if left.is_empty() || !batches.is_empty() {
+            // Those left out have their turn in the next round: offers do not wait for look-ups.
             return batches;
         }
-        let mut needs: Vec<(&Namespace, &Need)> = Vec::new();
-        for job in &left {
-            if !needs.contains(&(&job.namespace, &job.need)) {
-                needs.push((&job.namespace, &job.need));
-            }
+        let Some(pause) = self.turn_to_look() else {
+            return batches;
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
-        for (namespace, need) in needs {
-            let found = self.neighbours.idle(namespace, need, LOOKED_FOR_MAX).await;
-            self.heard_of(found);
-        }
-        let (found, left) = self.choose(&left, asked, Load::Known);
-        batches.extend(found);
+        self.look(&left).await;
+        let (mut batches, left) = self.choose(&left, asked, Load::Known);
         // Nobody is known to have room, but word of room may be on its way: ask for one job.
         let first = left.get(..1).unwrap_or_default();
         batches.extend(self.choose(first, asked, Load::Ignored).0);
         batches
     }
 
-    /// Whether the DHT may be asked again: on a busy cloud every job would ask in vain.
-    fn may_look(&self) -> bool {
-        let (mut looked, now) = (locked(&self.looked), Instant::now());
-        let may = looked.is_none_or(|at| now.duration_since(at) >= LOOK_PAUSE);
-        if may {
-            *looked = Some(now);
+    /// Looks for agents for these jobs in the DHT.
+    async fn look(&self, jobs: &[OpenJob]) {
+        let mut needs: Vec<(&Namespace, &Need)> = Vec::new();
+        for job in jobs {
+            if !needs.contains(&(&job.namespace, &job.need)) {
+                needs.push((&job.namespace, &job.need));
+            }
         }
-        may
+        needs.truncate(NEEDS_MAX);
+        for (namespace, need) in needs {
+            let found = self.neighbours.idle(namespace, need, LOOKED_FOR_MAX).await;
+            self.heard_of(found);
+        }
+    }
+
+    /// When the DHT may be asked next: on a busy cloud every job would ask in vain. `None` if too
+    /// many wait for their turn already.
+    fn turn_to_look(&self) -> Option<Duration> {
+        let (mut next, now) = (locked(&self.next_look), Instant::now());
+        let turn = next.map_or(now, |next| next.max(now));
+        let pause = turn.duration_since(now);
+        if pause > LOOK_WAIT_MAX {
+            return None;
+        }
+        *next = Some(turn + LOOK_PAUSE);
+        Some(pause)
     }
 
     /// Chooses from the roster; returns also the jobs that nobody there could take.
