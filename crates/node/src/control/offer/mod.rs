@@ -42,8 +42,10 @@ const ROUNDS_MAX: usize = 3;
 const LOOKED_FOR_MAX: usize = 32;
 /// How long an agent may take to answer an offer.
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(400);
-/// Shortest pause between two look-ups on behalf of waiting jobs.
+/// Pause between two look-ups on behalf of waiting jobs.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Look-ups that may follow each other without a pause.
+const LOOKS_SAVED_MAX: u32 = 5;
 /// Longest wait for a turn to look.
 const LOOK_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Different needs looked for in one turn.
@@ -239,8 +241,10 @@ impl Offerer {
     /// many wait for their turn already.
     fn turn_to_look(&self) -> Option<Duration> {
         let (mut next, now) = (locked(&self.next_look), Instant::now());
-        let turn = next.map_or(now, |next| next.max(now));
-        let pause = turn.duration_since(now);
+        // Turns that nobody took are saved up, a few at most, so that a burst is served at once.
+        let earliest = now.checked_sub(LOOK_PAUSE * LOOKS_SAVED_MAX).unwrap_or(now);
+        let turn = next.map_or(earliest, |next| next.max(earliest));
+        let pause = turn.saturating_duration_since(now);
         if pause > LOOK_WAIT_MAX {
             return None;
         }
