@@ -14,3 +14,6 @@ mod discovery;
 
 #[path = "runner/runtime/mod.rs"]
 mod runtime;
+
+#[path = "runner/sources/mod.rs"]
+mod sources;

@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn references_that_are_none_are_told() {
-        for bad in ["", "UPPER/case", "host/name@sha256:short", "a b"] {
+        for bad in ["", "host/UPPER", "host/name@sha256:short", "a b"] {
             let error = parse(bad).expect_err("a bad reference");
             assert!(error.to_string().contains("HOST/NAME"), "{error}");
         }

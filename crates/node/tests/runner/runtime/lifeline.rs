@@ -114,7 +114,9 @@ async fn an_agent_killed_alone_takes_its_tasks_along() {
         agent.kill().expect("an agent to kill");
         agent.wait().expect("a killed agent");
         let took = wait_until("the task's end", || processes_in(dir.path()).is_empty());
-        eprintln!("{class}: the task was gone {took:?} after its agent");
+        super::say(&format!(
+            "{class}: the task was gone {took:?} after its agent"
+        ));
     }
 }
 

@@ -110,7 +110,10 @@ async fn the_task_directory_is_bounded() {
 async fn every_offered_class_says_what_enforces_its_limits() {
     let ground = Ground::new().await;
     for offer in &ground.runtime.offer().classes {
-        eprintln!("{}: {:?} {:?}", offer.class, offer.limits, offer.notes);
+        super::say(&format!(
+            "{}: {:?} {:?}",
+            offer.class, offer.limits, offer.notes
+        ));
         let limits = offer.limits;
         for held in [
             limits.cpu,

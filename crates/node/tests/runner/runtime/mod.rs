@@ -35,9 +35,14 @@ fn config(state: PathBuf) -> Config {
     config
 }
 
-/// Says that something could not be tried, where the test's output shows it.
+/// Says that something could not be tried, past the test harness, which hides what a passing test prints.
 fn skipped(what: &str, reason: &str) {
-    eprintln!("SKIPPED {what}: {reason}");
+    say(&format!("SKIPPED {what}: {reason}"));
+}
+
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn is_root() -> bool {
