@@ -42,6 +42,9 @@ pub use gate::{Gatekeeper, Members};
 use driver::Command;
 use provider::Provider;
 
+/// How long a peer that is asked to keep something may take to be reached: others will do as well.
+const REACH_TO_KEEP: Duration = Duration::from_secs(1);
+
 /// Limits of what this node relays for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RelayLimits {
@@ -346,6 +349,10 @@ async fn ask(
     key: PublicKey,
     request: KeepRequest,
 ) -> Result<StorageReceipt, String> {
+    // The dead stay listed for a while, and nothing tells a QUIC dial that nobody is there.
+    if let Err(error) = provider.reach(REACH_TO_KEEP).await {
+        return Err(format!("{}: {error}", provider.name()));
+    }
     let kept = keep(&store, provider.as_ref(), &key, &request).await;
     kept.map_err(|error| format!("{}: {error}", provider.name()))
 }

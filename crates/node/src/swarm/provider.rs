@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
@@ -30,6 +31,17 @@ impl Provider {
             inner,
             peer,
             addresses,
+        }
+    }
+}
+
+impl Provider {
+    /// Makes sure that there is a connection, or that there is none to be had for now.
+    pub(super) async fn reach(&self, limit: Duration) -> io::Result<()> {
+        let connecting = self.inner.connect(self.peer, self.addresses.clone());
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 }

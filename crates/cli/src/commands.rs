@@ -1,0 +1,17 @@
+//! One module per command.
+
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod explain;
+pub(crate) mod get;
+pub(crate) mod logs;
+pub(crate) mod ls;
+pub(crate) mod node;
+pub(crate) mod nodes;
+pub(crate) mod org;
+pub(crate) mod run;
+pub(crate) mod show;
+pub(crate) mod store;
+pub(crate) mod submit;
+pub(crate) mod up;

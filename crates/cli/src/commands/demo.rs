@@ -1,0 +1,121 @@
+//! `mutual demo`: a small cloud of its own, real work on it, and machines killed under the work.
+//!
+//! Five processes of this same program in a scratch directory: a demand store, a control server
+//! and three agents. An array of tasks reads an encrypted copy of a directory; while it runs, the
+//! control server and one agent that holds work and a finished result are killed with SIGKILL. The
+//! exit code is 0 only if every result, fetched by its content address, equals what this process
+//! computed itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::args::Session;
+use crate::failure::{Failure, Outcome};
+
+mod cloud;
+mod input;
+mod play;
+mod story;
+mod watch;
+mod work;
+
+use cloud::Cloud;
+use input::Input;
+use play::Play;
+use story::Story;
+
+/// The whole demo ends within this, or fails.
+const LONGEST: Duration = Duration::from_secs(170);
+
+/// Show a cloud of five processes at work, and machines dying without a task dying
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The directory whose files the tasks read; .gitignore is respected [default: this source tree]
+    #[arg(long, value_name = "DIR")]
+    input: Option<PathBuf>,
+    /// Tasks in the array
+    #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(9..=200))]
+    tasks: u32,
+    /// Keep the scratch directory
+    #[arg(long)]
+    keep: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
+    let mut story = Story::new(session.output);
+    let input = Input::collect(args.input.as_deref())?;
+    story.title(&input);
+    let scratch = tempfile::Builder::new()
+        .prefix("mutual-demo-")
+        .tempdir()
+        .map_err(|error| Failure::user(format!("no scratch directory: {error}")))?;
+    let mut cloud = Cloud::new(scratch.path(), args.tasks)?;
+    let outcome = tokio::select! {
+        outcome = tokio::time::timeout(LONGEST, perform(session, &mut story, &mut cloud, &input, args.tasks)) => {
+            outcome.unwrap_or_else(|_| Err(Failure::internal("the demo did not end in time")))
+        }
+        () = interrupted() => Err(Failure::user("interrupted")),
+    };
+    let outcome = outcome.map_err(|failure| cloud.explain(failure));
+    cloud.stop().await;
+    clean_up(
+        session,
+        scratch,
+        args.keep || (outcome.is_err() && session.verbose > 0),
+    );
+    conclude(session, story, outcome)
+}
+
+/// Ctrl-C, or being told to end.
+async fn interrupted() {
+    let _ = crate::commands::node::ended().await;
+}
+
+async fn perform(
+    session: &Session,
+    story: &mut Story,
+    cloud: &mut Cloud,
+    input: &Input,
+    tasks: u32,
+) -> Outcome {
+    cloud.start(story).await?;
+    let context = cloud.context_path();
+    let session = Session {
+        context: Some(context),
+        ..session.clone()
+    };
+    let mut play = Play::begin(&session, story, cloud, input, tasks).await?;
+    play.wait_for_the_moment().await?;
+    play.kill_control().await?;
+    play.kill_agent().await?;
+    play.watch_to_the_end().await?;
+    play.check_stream().await?;
+    play.fetch_and_compare().await
+}
+
+fn clean_up(session: &Session, scratch: tempfile::TempDir, keep: bool) {
+    if keep {
+        let path = scratch.keep();
+        session.output.note(format!("kept {}", path.display()));
+    } else if let Err(error) = scratch.close() {
+        session
+            .output
+            .note(format!("the scratch directory is not gone: {error}"));
+    }
+}
+
+fn conclude(session: &Session, story: Story, outcome: Outcome) -> Outcome<u8> {
+    match outcome {
+        Ok(()) => {
+            story.table();
+            session.output.document(&json!({ "verified": true }));
+            Ok(0)
+        }
+        Err(failure) => {
+            session.output.document(&json!({ "verified": false }));
+            Err(failure)
+        }
+    }
+}

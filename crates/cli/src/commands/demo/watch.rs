@@ -1,0 +1,120 @@
+//! Where every task stands, and whose death would be worth seeing.
+
+use std::time::Duration;
+
+use mutual_node::auth::unix_now;
+use mutual_node::demand::{JobFilter, JobView};
+use mutual_node::model::identity::NodeId;
+use mutual_node::model::ids::JobId;
+use mutual_node::model::job::JobState;
+use mutual_node::model::time::UnixMillis;
+
+use crate::client::Client;
+use crate::failure::{Failure, Outcome};
+
+/// The tasks in the order of their numbers, as the store showed them last.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    pub(super) jobs: Vec<JobView>,
+}
+
+impl Board {
+    /// Looks at the store; gives the numbers (from 0) of the tasks whose state changed.
+    pub(super) async fn refresh(&mut self, client: &Client) -> Outcome<Vec<usize>> {
+        let filter = JobFilter {
+            limit: 1_000,
+            ..JobFilter::default()
+        };
+        let mut jobs = client.jobs(&filter).await?.jobs;
+        jobs.sort_by_key(number);
+        let changed = jobs
+            .iter()
+            .enumerate()
+            .filter(|(at, job)| {
+                self.jobs
+                    .get(*at)
+                    .is_none_or(|before| before.state != job.state)
+            })
+            .map(|(at, _)| at)
+            .collect();
+        self.jobs = jobs;
+        Ok(changed)
+    }
+
+    /// Whether every task is over; an error if one is over but not well.
+    pub(super) fn all_succeeded(&self) -> Outcome<bool> {
+        let spoiled = self
+            .jobs
+            .iter()
+            .find(|job| job.state.is_terminal() && job.state != JobState::Succeeded);
+        match spoiled {
+            Some(job) => Err(Failure::internal(format!(
+                "task {} ended {}: {:?}",
+                number(job),
+                job.state,
+                job.reason
+            ))),
+            None => Ok(self.jobs.iter().all(|job| job.state == JobState::Succeeded)),
+        }
+    }
+
+    fn with(&self, agent: NodeId, state: JobState) -> impl Iterator<Item = &JobView> {
+        self.jobs
+            .iter()
+            .filter(move |job| job.state == state && holder(job) == Some(agent))
+    }
+
+    /// Tasks that an agent runs.
+    pub(super) fn running(&self, agent: NodeId) -> Vec<JobId> {
+        self.with(agent, JobState::Running)
+            .map(|job| job.id)
+            .collect()
+    }
+
+    /// Tasks whose result an agent made.
+    pub(super) fn finished(&self, agent: NodeId) -> Vec<JobId> {
+        self.with(agent, JobState::Succeeded)
+            .map(|job| job.id)
+            .collect()
+    }
+
+    /// The task that began last, if that was less than `fresh_ms` ago.
+    pub(super) fn youngest(&self, fresh_ms: u64) -> Option<&JobView> {
+        self.jobs
+            .iter()
+            .filter(|job| job.state == JobState::Running && is_fresh(job, fresh_ms))
+            .max_by_key(|job| started_at(job))
+    }
+
+    /// An agent, other than `except`, that runs something which began less than `fresh_ms` ago
+    /// and has finished something.
+    pub(super) fn victim(&self, except: NodeId, fresh_ms: u64) -> Option<NodeId> {
+        self.jobs
+            .iter()
+            .filter(|job| job.state == JobState::Running && is_fresh(job, fresh_ms))
+            .filter_map(holder)
+            .find(|agent| *agent != except && !self.finished(*agent).is_empty())
+    }
+
+    pub(super) fn get(&self, job: JobId) -> Option<&JobView> {
+        self.jobs.iter().find(|view| view.id == job)
+    }
+}
+
+/// A task's number in the array.
+pub(super) fn number(job: &JobView) -> u32 {
+    job.spec.array.map_or(0, |array| array.index)
+}
+
+/// Who made the last attempt.
+pub(super) fn holder(job: &JobView) -> Option<NodeId> {
+    job.attempts.last().map(|attempt| attempt.holder.agent)
+}
+
+fn started_at(job: &JobView) -> Option<UnixMillis> {
+    job.attempts.last().and_then(|attempt| attempt.started_at)
+}
+
+fn is_fresh(job: &JobView, fresh_ms: u64) -> bool {
+    started_at(job).is_some_and(|at| unix_now().since(at) < Duration::from_millis(fresh_ms))
+}

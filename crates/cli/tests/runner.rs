@@ -1,0 +1,14 @@
+//! The program as its users meet it: real processes, real output.
+
+#[path = "runner/cloud.rs"]
+mod cloud;
+#[path = "runner/errors.rs"]
+mod errors;
+#[path = "runner/help.rs"]
+mod help;
+#[path = "runner/job_file.rs"]
+mod job_file;
+#[path = "runner/org.rs"]
+mod org;
+#[path = "runner/program.rs"]
+mod program;

@@ -1,0 +1,217 @@
+//! A real cloud: `up`, everything a user does with it, and the demo.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::program::{Place, Ran};
+
+/// A cloud in one process, gone with the test.
+#[derive(Debug)]
+struct Up {
+    place: Place,
+    child: Child,
+    context: String,
+    ready: serde_json::Value,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Its standard input closes with us, so even a test that is killed leaves nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Up {
+    fn start() -> Self {
+        let place = Place::new();
+        let arguments = [
+            "--json",
+            "up",
+            "--any-port",
+            "--until-stdin-closes",
+            "--dir",
+            "cloud",
+        ];
+        let mut child = place
+            .command(&arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        if line.is_empty() {
+            let mut words = String::new();
+            child
+                .stderr
+                .take()
+                .unwrap()
+                .read_to_string(&mut words)
+                .unwrap();
+            panic!("up ended: {words}");
+        }
+        let document: serde_json::Value = serde_json::from_str(&line).unwrap();
+        Self {
+            context: document["context"].as_str().unwrap().to_owned(),
+            ready: document["node"].clone(),
+            place,
+            child,
+        }
+    }
+
+    /// Asks again until the answer holds, or fails after a while.
+    fn until(
+        &self,
+        arguments: &[&str],
+        holds: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let since = Instant::now();
+        loop {
+            let answer = self.run(arguments).json();
+            if holds(&answer) {
+                return answer;
+            }
+            assert!(since.elapsed() < PATIENCE, "{answer}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        self.place
+            .run(&[&["--context", &self.context], arguments].concat())
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const SCRIPT: &str = "echo to out; echo to err >&2; sort \"$MUTUAL_INPUT/words\" > \"$MUTUAL_OUTPUT/sorted\"; exit $CODE";
+
+#[test]
+fn a_task_goes_in_and_its_result_comes_out() {
+    let up = Up::start();
+    up.place.write("data/words", "pear\napple\n");
+    let ran = up.run(&[
+        "run", "--name", "sort", "--input", "data", "--env", "CODE=0", "--output", "result", "--",
+        "/bin/sh", "-c", SCRIPT,
+    ]);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "to out\n"),
+        "{}",
+        ran.all()
+    );
+    assert!(ran.stderr.contains("to err\n"), "{}", ran.all());
+    let sorted = std::fs::read_to_string(up.place.path("result/sorted")).unwrap();
+    assert_eq!(sorted, "apple\npear\n");
+
+    let jobs = up.run(&["--json", "ls"]).json();
+    let job = jobs["jobs"][0]["job"].as_str().unwrap().to_owned();
+    assert_eq!(jobs["jobs"][0]["state"], "succeeded");
+    let shown = up.run(&["--json", "show", &job]).json();
+    assert_eq!(shown["name"], "sort");
+    assert_eq!(shown["result"]["artifacts"][0]["path"], "sorted");
+    assert!(shown["input_cid"].is_string());
+
+    let logs = up.run(&["logs", &job]);
+    assert_eq!(
+        (logs.code, logs.stdout.as_str()),
+        (0, "to out\n"),
+        "{}",
+        logs.all()
+    );
+    let fetched = up.run(&["--json", "get", &job, "--output", "again"]).json();
+    assert_eq!(fetched["cid"], shown["result"]["cid"]);
+    assert!(up.place.path("again/sorted").exists());
+
+    let nodes = up.run(&["--json", "nodes"]).json();
+    assert_eq!(nodes["nodes"][0]["node"], up.ready["node"]);
+}
+
+#[test]
+fn a_failed_task_ends_the_program_as_it_ended() {
+    let up = Up::start();
+    up.place.write("words", "x\n");
+    let ran = up.run(&[
+        "run",
+        "--input",
+        "words",
+        "--env",
+        "CODE=7",
+        "--retries",
+        "0",
+        "--",
+        "/bin/sh",
+        "-c",
+        SCRIPT,
+    ]);
+    assert_eq!(ran.code, 7, "{}", ran.all());
+    let none = up.run(&["run", "--retries", "0", "--", "/no/such/program"]);
+    assert_eq!(none.code, 1, "{}", none.all());
+}
+
+#[test]
+fn a_job_that_fits_nowhere_is_explained_and_cancelled() {
+    let up = Up::start();
+    let ran = up.run(&["run", "--detach", "--memory", "1TiB", "--", "true"]);
+    let job = ran.stdout.trim().to_owned();
+    let explained = up.until(&["--json", "explain", &job], |explained| {
+        explained["machines"]
+            .as_array()
+            .is_some_and(|machines| !machines.is_empty())
+    });
+    assert_eq!(explained["state"], "queued");
+    let why = explained["machines"][0]["unfit"].to_string();
+    assert!(why.contains("memory"), "{explained}");
+    assert_eq!(up.run(&["cancel", &job, "--reason", "too big"]).code, 0);
+    let shown = up.run(&["--json", "show", &job]).json();
+    assert_eq!(
+        (&shown["state"], &shown["reason"]),
+        (&"cancelled".into(), &"cancelled: too big".into())
+    );
+}
+
+#[test]
+fn a_dead_control_is_passed_over() {
+    let up = Up::start();
+    let control = up.ready["control_url"].as_str().unwrap();
+    for controls in [
+        format!("http://127.0.0.1:1,{control}"),
+        "http://127.0.0.1:1".to_owned(),
+    ] {
+        let mut command =
+            up.place
+                .command(&["--context", &up.context, "run", "--", "echo", "hello"]);
+        let output = command.env("MUTUAL_CONTROL", controls).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        assert_eq!(output.stdout, b"hello\n");
+    }
+}
+
+#[test]
+fn the_demo_verifies_everything_in_time() {
+    let place = Place::new();
+    for number in 0..60 {
+        place.write(
+            &format!("input/{}/file {number}", number % 7),
+            &"line\n".repeat(number),
+        );
+    }
+    let since = Instant::now();
+    let ran = place.run(&["--json", "demo", "--input", "input", "--tasks", "9"]);
+    assert_eq!(ran.code, 0, "{}", ran.all());
+    assert!(
+        ran.stdout.trim_end().ends_with(r#"{"verified":true}"#),
+        "{}",
+        ran.all()
+    );
+    assert!(since.elapsed() < Duration::from_secs(120));
+}
