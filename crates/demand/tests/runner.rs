@@ -5,6 +5,7 @@
 mod runner {
     mod http;
     mod memory;
+    mod postgres;
     mod sqlite;
     mod support;
 }

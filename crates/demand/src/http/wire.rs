@@ -195,7 +195,9 @@ pub(super) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FieldErr
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        let field = if path == "." { "body".to_owned() } else { path };
+        // Before the first field, and where the text breaks off, there is no path.
+        let has_path = !matches!(path.as_str(), "." | "?");
+        let field = if has_path { path } else { "body".to_owned() };
         FieldError::new(
             field,
             error.inner().to_string(),

@@ -132,3 +132,16 @@ fn a_newer_layout_is_refused() {
         "{opened:?}"
     );
 }
+
+#[tokio::test]
+async fn every_opening_begins_an_epoch() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("demand.sqlite");
+    let mut last = 0;
+    for _ in 0..3 {
+        let store = SqliteStore::open(&path, StoreConfig::default()).unwrap();
+        let epoch = store.info().await.unwrap().epoch;
+        assert!(epoch > last);
+        last = epoch;
+    }
+}

@@ -77,15 +77,15 @@ pub(super) fn nothing_stale_is_accepted(history: History<'_>) -> Found {
     found
 }
 
-/// Each epoch is greater than the one before (DESIGN §10).
-pub(super) fn epochs_grow(history: History<'_>) -> Found {
+/// Epochs never fall (DESIGN §10); a restart that changed nothing may keep its own.
+pub(super) fn epochs_never_fall(history: History<'_>) -> Found {
     let mut found = Found::new();
     let mut last: Option<(usize, u64)> = None;
     for (position, observation) in history.iter().enumerate() {
         let Deed::Opened { epoch, .. } = observation.deed else {
             continue;
         };
-        if let Some((before, known)) = last.filter(|(_, known)| epoch <= *known) {
+        if let Some((before, known)) = last.filter(|(_, known)| epoch < *known) {
             let what = format!("epoch {epoch} followed {known}");
             found.push(violation(2, what, &[before, position]));
         }

@@ -148,7 +148,7 @@ fn a_second_finish_is_found() {
 fn a_reused_or_falling_fence_is_found() {
     finds(2, vec![(1, granted(1, 1)), (2, granted(2, 1))]);
     finds(2, vec![(1, granted(1, 2)), (2, granted(2, 1))]);
-    finds(2, vec![(1, opened(5, false)), (2, opened(5, true))]);
+    finds(2, vec![(1, opened(5, false)), (2, opened(4, true))]);
 }
 
 #[test]

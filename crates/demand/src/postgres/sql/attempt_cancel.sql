@@ -1,0 +1,1 @@
+UPDATE attempts SET ended_at = :now::bigint, ending = 'cancelled' WHERE job = :job::bytea AND ending IS NULL

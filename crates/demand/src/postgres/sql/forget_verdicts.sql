@@ -1,0 +1,1 @@
+DELETE FROM verdicts WHERE at < :oldest::bigint

@@ -1,0 +1,16 @@
+UPDATE jobs
+SET state = CASE WHEN counted < retries THEN 'queued' ELSE 'dead' END,
+    counted = counted + 1,
+    rank = CASE WHEN rank < -5000000000000 THEN rank ELSE rank - 10000000000000 END,
+    reason = :reason::text,
+    finished_at = CASE WHEN counted < retries THEN NULL ELSE :now::bigint END,
+    waits_until = :now::bigint + expires_ms,
+    changed_at = :now::bigint
+WHERE id IN (
+        SELECT id FROM jobs
+        WHERE agent = :agent::bytea AND incarnation = :incarnation::bytea
+            AND state IN ('assigned', 'preparing', 'running')
+        ORDER BY id LIMIT :limit::bigint)
+    AND agent = :agent::bytea AND incarnation = :incarnation::bytea
+    AND state IN ('assigned', 'preparing', 'running')
+RETURNING id, fence_sequence, state, namespace

@@ -1,0 +1,1 @@
+SELECT 1 FROM superseded WHERE agent = :agent::bytea AND floor > :incarnation::bytea
