@@ -90,9 +90,11 @@ impl AgentConfig {
     }
 }
 
+type Dial = dyn Fn(&StoreUrl) -> Option<KnownStore> + Send + Sync;
+
 /// Makes the way to a demand store that an ad or an offer names; `None` refuses it.
 #[derive(Clone)]
-pub struct StoreDialer(Arc<dyn Fn(&StoreUrl) -> Option<KnownStore> + Send + Sync>);
+pub struct StoreDialer(Arc<Dial>);
 
 impl StoreDialer {
     /// A dialer from a function.

@@ -20,7 +20,7 @@ use mutual_model::agent::StoreUrl;
 use mutual_model::identity::{Certificate, Membership, NodeKey, Role};
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::job::{IsolationClass, TaskSpec};
-use mutual_model::lease::LeaseTerms;
+use mutual_model::lease::{Fence, LeaseTerms};
 use mutual_model::matching::{Need, Offer};
 use mutual_model::resources::Resources;
 use mutual_model::time::UnixMillis;
@@ -366,6 +366,22 @@ impl Cloud {
             dialer: StoreDialer::new(|_| None),
         };
         AgentNode::start(config, deps).await.unwrap()
+    }
+
+    /// Makes a file in the output directory of a run, as a signal to its task.
+    pub(super) fn touch_output(&self, seed: u8, job: JobId, fence: Fence, name: &str) {
+        let tasks = std::fs::read_dir(self.agent_dir(seed).join("state/tasks")).unwrap();
+        let mut tasks = tasks.map(|task| task.unwrap().path());
+        let run = format!("{job}-{fence}-");
+        let named = |path: &PathBuf| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with(&run)
+        };
+        let task = tasks.find(named).unwrap();
+        std::fs::write(task.join("output").join(name), "").unwrap();
     }
 
     /// Offers a job to an agent as a control would; the jobs it goes for.
