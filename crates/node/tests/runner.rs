@@ -1,5 +1,7 @@
 //! Integration tests of the node, one module per part.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "runner/agent/mod.rs"]
 mod agent;
 

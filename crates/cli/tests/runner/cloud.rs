@@ -77,6 +77,7 @@ impl Up {
                 return answer;
             }
             assert!(since.elapsed() < PATIENCE, "{answer}");
+            // may sleep: polls for the event, with a bound
             std::thread::sleep(Duration::from_millis(50));
         }
     }

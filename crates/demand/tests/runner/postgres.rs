@@ -142,6 +142,7 @@ impl Server {
         let until = Instant::now() + Duration::from_secs(60);
         while self.client("postgres").await.is_none() {
             assert!(Instant::now() < until, "the server answers within a minute");
+            // may sleep: polls for the event, with a bound
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -265,6 +266,7 @@ impl Stand for PostgresStand {
     }
     async fn pass(&self, time: Duration) {
         // The database's clock is real: only waiting lets its time pass.
+        // may sleep: only waiting lets the database's clock go on
         tokio::time::sleep(time).await;
     }
     async fn set_clock_forward(&self, by: Duration) {

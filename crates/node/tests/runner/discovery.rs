@@ -156,6 +156,7 @@ fn query(cpus: u32, gib: u64) -> IdleQuery {
 async fn eventually<F: Future<Output = bool>>(limit: Duration, mut ask: impl FnMut() -> F) -> bool {
     let asked = async {
         while !ask().await {
+            // may sleep: polls for the event, with a bound
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };

@@ -188,6 +188,7 @@ impl Cloud {
                 Ok(listener) => break listener,
                 Err(error) => assert!(began.elapsed() < WITHIN, "{error}"),
             }
+            // may sleep: polls for the event, with a bound
             std::thread::sleep(Duration::from_millis(5));
         };
         self.serve(listener);
@@ -246,6 +247,7 @@ impl Cloud {
                 return view;
             }
             assert!(began.elapsed() < WITHIN, "still {view:#?}");
+            // may sleep: polls for the event, with a bound
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

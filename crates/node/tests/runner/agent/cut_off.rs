@@ -41,6 +41,7 @@ async fn wait_for_ticking(cloud: &Cloud, wanted: bool) {
     let began = Instant::now();
     loop {
         let before = ticks(cloud);
+        // may sleep: a standstill can only be seen by looking twice
         tokio::time::sleep(Duration::from_millis(250)).await;
         if (ticks(cloud) > before) == wanted {
             return;
@@ -90,6 +91,7 @@ async fn it_is_stopped_if_it_wants_that_and_tried_again() {
 async fn it_runs_on_if_it_wants_that_and_its_finish_still_counts() {
     let (mut cloud, agent, job) = cut_while_running(OnDisconnect::Finish).await;
     // Longer than the lease: by now it would have been paused or stopped.
+    // may sleep: the lease has to run out
     tokio::time::sleep(Duration::from_secs(2)).await;
     wait_for_ticking(&cloud, true).await;
     tell_to_stop(&cloud);

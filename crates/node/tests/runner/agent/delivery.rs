@@ -28,6 +28,7 @@ async fn wait_for_outbox(cloud: &Cloud, seed: u8, wanted: usize) {
     let began = Instant::now();
     while outbox(cloud, seed) != wanted {
         assert!(began.elapsed() < WITHIN, "outbox should hold {wanted}");
+        // may sleep: polls for the event, with a bound
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -85,6 +86,7 @@ async fn restarted(cloud: &Cloud) -> mutual_node::agent::AgentNode {
     let began = Instant::now();
     while mutual_node::runtime::Runtime::sweep(&state).is_err() {
         assert!(began.elapsed() < WITHIN, "the first agent does not let go");
+        // may sleep: polls for the event, with a bound
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     cloud.agent(20).await

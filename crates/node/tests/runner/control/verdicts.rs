@@ -68,6 +68,7 @@ fn spawn(cloud: &Cloud, job: JobId) -> Victim {
 async fn session_is_open(cloud: &Cloud) {
     let open = async {
         while cloud.demand.present().is_empty() {
+            // may sleep: polls for the event, with a bound
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

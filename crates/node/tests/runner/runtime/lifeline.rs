@@ -59,6 +59,7 @@ fn wait_until(what: &str, done: impl Fn() -> bool) -> Duration {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < PATIENCE, "{what}: not in time");
+        // may sleep: polls for the event, with a bound
         std::thread::sleep(Duration::from_millis(1));
     }
     start.elapsed()
