@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Unavailable,
     /// The programmers.
     Internal,
+    /// Nobody: the user wanted it to end.
+    Interrupted,
 }
 
 impl Kind {
@@ -35,6 +37,7 @@ impl Kind {
             Self::Unavailable => 69,
             Self::Internal => 70,
             Self::Configuration => 78,
+            Self::Interrupted => 130,
         }
     }
 
@@ -44,6 +47,7 @@ impl Kind {
             Self::Configuration => "configuration error",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal error",
+            Self::Interrupted => "ended",
         }
     }
 }
@@ -93,6 +97,10 @@ impl Failure {
 
     pub(crate) fn internal(message: impl fmt::Display) -> Self {
         Self::new(Kind::Internal, message)
+    }
+
+    pub(crate) fn interrupted(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Interrupted, message)
     }
 
     /// Says what to do about it.

@@ -56,7 +56,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
         outcome = tokio::time::timeout(LONGEST, perform(session, &mut story, &mut cloud, &input, args.tasks)) => {
             outcome.unwrap_or_else(|_| Err(Failure::internal("the demo did not end in time")))
         }
-        () = interrupted() => Err(Failure::user("interrupted")),
+        () = interrupted() => Err(Failure::interrupted("interrupted; everything is cleaned up")),
     };
     let outcome = outcome.map_err(|failure| cloud.explain(failure));
     cloud.stop().await;

@@ -22,11 +22,51 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let client = Client::open(session)?;
-    let job = client.job(args.job).await?;
-    session
-        .output
-        .answer(&JobDocument::from(&job), || job_text(&job));
+    match client.job(args.job).await {
+        Ok(job) => session
+            .output
+            .answer(&JobDocument::from(&job), || job_text(&job)),
+        Err(failure) if failure.kind == Kind::Unavailable => {
+            let remembered = client.mirror(args.job).await.ok().flatten();
+            let mirror = remembered.ok_or(failure)?;
+            session
+                .output
+                .answer(&mirror_document(&mirror), || mirror_text(&mirror));
+        }
+        Err(failure) => return Err(failure),
+    }
     Ok(())
+}
+
+/// With control and store down, the DHT still says where a job stood and where its result is.
+fn mirror_document(mirror: &StatusMirror) -> serde_json::Value {
+    json!({
+        "job": mirror.job, "state": mirror.state, "holder": mirror.holder,
+        "result": { "cid": mirror.result }, "providers": mirror.providers, "possibly_old": true,
+    })
+}
+
+fn mirror_text(mirror: &StatusMirror) -> String {
+    let mut lines = vec![
+        format!(
+            "{}  (no control and no demand store answers: what the DHT remembers)",
+            mirror.job
+        ),
+        line("state", &state_text(mirror.state)),
+    ];
+    let holder = mirror
+        .holder
+        .map(|holder| line("agent", &holder.to_string()));
+    let result = mirror.result.as_ref();
+    lines.extend(holder);
+    lines.extend(result.map(|root| line("result", root.as_str())));
+    lines.extend(
+        mirror
+            .providers
+            .iter()
+            .map(|provider| line("held by", provider)),
+    );
+    lines.join("\n")
 }
 
 fn job_text(job: &JobView) -> String {

@@ -129,7 +129,7 @@ impl Story {
         self.output.say(format!(
             "{} Everything was verified, in {:.1} s.",
             style("✔").green().bold(),
-            self.since.elapsed().as_secs_f64()
+            self.rows.last().map_or(0.0, |(at, _)| at.as_secs_f64())
         ));
     }
 }
