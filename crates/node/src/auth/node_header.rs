@@ -30,7 +30,7 @@ const TEXT_BYTES_MAX: usize = (CERTIFICATE_BYTES_MAX + FIXED_BYTES).div_ceil(3) 
 /// A node's key and certificate: what it signs requests, log tokens and offers with.
 #[derive(Debug, Clone)]
 pub struct NodeSigner {
-    key: NodeKey,
+    key: Arc<NodeKey>,
     certificate: Arc<Certificate>,
 }
 
@@ -46,7 +46,7 @@ impl NodeSigner {
             ));
         }
         Ok(Self {
-            key,
+            key: Arc::new(key),
             certificate: Arc::new(certificate),
         })
     }

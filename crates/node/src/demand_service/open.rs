@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use mutual_demand::postgres::PostgresStore;
 use mutual_demand::sqlite::SqliteStore;
 use mutual_demand::{DemandStore, StoreConfig, StoreError, StoreResult};
-use mutual_model::job::FieldError;
 
 use super::{DemandServerConfig, StoreKind};
 
@@ -22,10 +22,6 @@ pub(super) async fn store(config: &DemandServerConfig) -> StoreResult<Arc<dyn De
             let opened = opened.map_err(|error| StoreError::Internal(error.to_string()))?;
             Ok(Arc::new(opened?))
         }
-        StoreKind::Postgres(_) => Err(StoreError::Invalid(FieldError::new(
-            "demand.postgres",
-            "this build serves SQLite only",
-            "give demand.sqlite",
-        ))),
+        StoreKind::Postgres(url) => Ok(Arc::new(PostgresStore::connect(url, settings).await?)),
     }
 }

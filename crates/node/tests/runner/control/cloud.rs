@@ -51,15 +51,23 @@ impl Cloud {
     }
 
     pub(crate) async fn among(neighbours: Arc<dyn Neighbours>) -> Self {
+        Self::with_terms(neighbours, LeaseTerms::default()).await
+    }
+
+    pub(crate) async fn with_terms(neighbours: Arc<dyn Neighbours>, terms: LeaseTerms) -> Self {
         let organisation = Organisation::at(1, unix_now());
-        let store = Arc::new(MemoryStore::new(StoreConfig::default(), 1).unwrap());
+        let settings = StoreConfig {
+            terms,
+            ..StoreConfig::default()
+        };
+        let store = Arc::new(MemoryStore::new(settings, 1).unwrap());
         let config = DemandServerConfig {
             kind: StoreKind::Sqlite("not used".into()),
             listen: ANY.into(),
             liveness: ANY.into(),
             url: None,
             reach: [127, 0, 0, 1].into(),
-            terms: LeaseTerms::default(),
+            terms,
             accept_data_loss: false,
         };
         let deps = DemandServerDeps {

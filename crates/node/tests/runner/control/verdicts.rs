@@ -4,11 +4,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mutual_demand::ClaimScope;
 use mutual_demand::http::{HttpStore, HttpStoreConfig};
+use mutual_demand::{AttemptEnd, ClaimScope};
 use mutual_model::identity::Role;
 use mutual_model::ids::JobId;
 use mutual_model::job::JobState;
+use mutual_model::lease::LeaseTerms;
 use mutual_node::auth::unix_now;
 use mutual_node::liveness::{AgentDoor, keep_session};
 
@@ -124,4 +125,39 @@ async fn a_killed_agents_job_is_claimed_elsewhere_at_once() {
         text.contains("mutual_death_detection_seconds_count 1"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_lease_that_expires_in_silence_is_swept_and_offered_again() {
+    let terms = LeaseTerms {
+        lease_ms: 200,
+        renew_ms: 50,
+    };
+    let listed = Arc::new(Listed::default());
+    let cloud = Cloud::with_terms(listed.clone(), terms).await;
+    let controls = [cloud.control(10).await, cloud.control(11).await];
+    let job = cloud.submit(&controls[0], "one").await;
+    // It claims, has no session, and is never heard of again.
+    let silent = cloud.organisation.node(VICTIM, &["lab"], &[Role::Agent]);
+    let store = cloud.store_as(&silent);
+    let scope = ClaimScope::Jobs(vec![job]);
+    claim(&store, &silent, incarnation(), scope, "http://127.0.0.1:9").await;
+    let heir = cloud.organisation.node(31, &["lab"], &[Role::Agent]);
+    let taker = Taker {
+        store: cloud.store_as(&heir),
+        trusted: [cloud.organisation.key.public()],
+        declines: None,
+        signer: heir.clone(),
+    };
+    listed.add(taker.serve(4).await);
+    let heir = heir.key().id();
+    let was_elsewhere = |view: &mutual_demand::JobView| {
+        view.attempts
+            .iter()
+            .any(|attempt| attempt.holder.agent == heir)
+    };
+    let view = cloud.wait_for(job, was_elsewhere).await;
+    assert_eq!(view.attempts[0].end, Some(AttemptEnd::LeaseExpired));
+    // The heir does not renew either, so that its own lease may have ended by now.
+    assert!(view.attempts_counted >= 1);
 }
