@@ -65,7 +65,10 @@ struct Configuration {
 
 impl Settings {
     fn parse(bytes: &[u8]) -> Result<Self, Failure> {
-        let parsed = serde_json::from_slice::<Configuration>(bytes);
+        // An object it must be: a structure is read from a list too.
+        let parsed = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(bytes);
+        let parsed =
+            parsed.and_then(|object| serde_json::from_value::<Configuration>(object.into()));
         let parsed = parsed.map_err(|error| not_started(format!("image: {error}"), false))?;
         Ok(parsed.config)
     }
