@@ -82,7 +82,7 @@ impl TryFrom<String> for BootstrapPeer {
         let port = address
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse::<u16>().ok());
-        if !port.is_some_and(|port| port > 0) {
+        if port.is_none_or(|port| port == 0) {
             return Err(format!("no port in the bootstrap peer's address; {form}"));
         }
         Ok(Self {

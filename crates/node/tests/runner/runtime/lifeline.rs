@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mutual_node::runtime::{Class, Layout, RunSpec, Runtime};
+use mutual_node::runtime::{Class, Layout, OpenError, RunSpec, Runtime};
 
 use super::{Ground, PATIENCE, config};
 
@@ -121,6 +121,22 @@ async fn an_agent_killed_alone_takes_its_tasks_along() {
     }
 }
 
+/// The next incarnation, once the kernel has let go of what the killed one held.
+async fn reopened(dir: &Path) -> Runtime {
+    let start = Instant::now();
+    loop {
+        match Runtime::open(config(dir.to_owned())).await {
+            Ok(runtime) => return runtime,
+            Err(error @ OpenError::Busy { .. }) => {
+                assert!(start.elapsed() < PATIENCE, "{error}");
+            }
+            Err(error) => panic!("the next incarnation: {error}"),
+        }
+        // may sleep: a killed process lets go of its lock when the kernel has ended it
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_incarnation_sweeps_what_is_left() {
     let _one = ONE.lock().await;
@@ -138,9 +154,7 @@ async fn the_next_incarnation_sweeps_what_is_left() {
         agent.kill().expect("an agent to kill");
         agent.wait().expect("a killed agent");
         rustix::process::kill_process(shim, rustix::process::Signal::KILL).expect("a shim");
-        let runtime = Runtime::open(config(dir.path().to_owned()))
-            .await
-            .expect("the next incarnation");
+        let runtime = reopened(dir.path()).await;
         assert_eq!(runtime.swept().runs, ["victim-1"], "{class}");
         wait_until("the sweep", || processes_in(dir.path()).is_empty());
         assert!(
