@@ -1,5 +1,7 @@
 //! The program as its users meet it: real processes, real output.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "runner/cloud.rs"]
 mod cloud;
 #[path = "runner/errors.rs"]

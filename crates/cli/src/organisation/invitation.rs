@@ -61,7 +61,7 @@ struct Knock {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum Reply {
-    Certificate(Certificate),
+    Certificate(Box<Certificate>),
     Refused(String),
 }
 
@@ -128,7 +128,7 @@ impl Invitation {
             .map_err(|error| unreachable(&error))?;
         match reply {
             Reply::Refused(why) => Err(Failure::user(format!("refused: {why}"))),
-            Reply::Certificate(certificate) => self.check(certificate, key),
+            Reply::Certificate(certificate) => self.check(*certificate, key),
         }
     }
 
@@ -231,7 +231,7 @@ impl<'org> Host<'org> {
         let knock: Knock = read_line(stream).await?;
         match self.admit(&knock) {
             Ok(certificate) => {
-                write_line(stream, &Reply::Certificate(certificate.clone())).await?;
+                write_line(stream, &Reply::Certificate(Box::new(certificate.clone()))).await?;
                 Ok(Some(certificate))
             }
             Err(failure) => {

@@ -218,7 +218,7 @@ fn reading_by_form_agrees_with_running_the_datalog() {
         let less = Attenuation {
             namespaces: (number & 1 != 0).then(|| names(&["b", "c"])),
             rights: (number & 2 != 0).then(|| vec![Right::Read, Right::Work]),
-            expires: (number & 4 != 0).then(|| UnixMillis(NOW.0 + 1_000)),
+            expires: (number & 4 != 0).then_some(UnixMillis(NOW.0 + 1_000)),
         };
         let also = Attenuation {
             rights: (number & 8 != 0).then(Vec::new),
