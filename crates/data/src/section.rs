@@ -1,6 +1,6 @@
 //! A stream of bytes as a chain of chunks below one link, written and read in bounded memory.
 //!
-//! A writer holds one chunk and at most [`LINKS_MAX`](crate::dag::LINKS_MAX) links per level; a reader one chunk and
+//! A writer holds one chunk and at most [`LINKS_MAX`] links per level; a reader one chunk and
 //! one index node per level. Chunks have a fixed size, except in deduplicating sections, where cuts follow the content
 //! (FastCDC: Xia et al., USENIX ATC 2016) so that an insertion changes only the chunks near it.
 

@@ -1,9 +1,9 @@
 //! `/mutual/blocks/1`: blocks between peers, over any byte stream.
 //!
 //! # Who does what
-//! A *provider* has blocks and serves them ([`serve`]); a *fetcher* wants the DAG below a root and asks many providers
+//! A *provider* has blocks and serves them (`serve`); a *fetcher* wants the DAG below a root and asks many providers
 //! at once ([`fetch`]); a *holder* is asked to keep a DAG, pulls it over the same stream, and answers with a storage
-//! receipt ([`keep`] asks, [`serve`] answers). How streams come to be is not our business: a provider is anything that
+//! receipt ([`keep`] asks, `serve` answers). How streams come to be is not our business: a provider is anything that
 //! [opens one](Dial), over QUIC, TCP or in memory, and whoever opens it has authenticated the peer.
 //!
 //! # The stream

@@ -6,7 +6,7 @@
 //! of the cases.
 //!
 //! # Adding a case
-//! Write an `async fn` that takes a [`World`](world::World) in one of the files of `cases`, and
+//! Write an `async fn` that takes a [`World`] in one of the files of `cases`, and
 //! name it in that file's list. It must hold for every store, so it may not count on more than
 //! DESIGN promises: an operation whose reply was lost may have been done or not.
 

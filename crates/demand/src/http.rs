@@ -1,6 +1,6 @@
 //! A demand store over HTTP: a service in front of any store, and a client that is itself a store.
 //!
-//! The two ends share the wire types of [`wire`]. Who asks is settled outside: the service takes an
+//! The two ends share the wire types of `wire`. Who asks is settled outside: the service takes an
 //! [`Authenticate`], the client [`Credentials`], so that neither knows a key or a token format.
 //! The service also re-seals data keys to whoever holds a live claim ([`Reseal`], DESIGN §5.2).
 

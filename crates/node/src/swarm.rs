@@ -6,7 +6,7 @@
 //!
 //! # Identity
 //! A node's libp2p identity is its own Ed25519 key, so a connection proves which node is at the other end. What that
-//! node may do is said by its membership certificate, which whoever opens a stream sends first ([`hello`]); a
+//! node may do is said by its membership certificate, which whoever opens a stream sends first (`hello`); a
 //! [`Gatekeeper`] judges it. A fetcher need not judge the provider: blocks are verified, and receipts are signed.
 //!
 //! # Behind NAT
