@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything continuous integration runs, step by step, with times and one summary.
 //!
 //! The order shares builds: clippy leaves checked dependencies behind for the documentation, the tests build the
-//! debug profile once, the demo the release profile once. A failed step does not hide the next one's verdict.
+//! debug profile once; the demo is one of them. A failed step does not hide the next one's verdict.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ struct Step {
     run: fn(&Workspace) -> Result<Verdict>,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 6] = [
     Step {
         name: "format",
         run: format,
@@ -54,10 +54,6 @@ const STEPS: [Step; 7] = [
     Step {
         name: "tests",
         run: tests,
-    },
-    Step {
-        name: "demo",
-        run: demo,
     },
 ];
 
@@ -197,15 +193,6 @@ fn docs(workspace: &Workspace) -> Result<Verdict> {
 /// The README's own test command, without a second copy of what it does.
 fn tests(workspace: &Workspace) -> Result<Verdict> {
     test::run(workspace, &test::Args::default())?;
-    Ok(Verdict::Passed)
-}
-
-/// The README's own demo command.
-fn demo(workspace: &Workspace) -> Result<Verdict> {
-    workspace
-        .cargo()
-        .args(["run", "--release", "--", "demo"])
-        .run()?;
     Ok(Verdict::Passed)
 }
 
