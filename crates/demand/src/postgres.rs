@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::config::StoreConfig;
 use crate::notify::Changes;
+use crate::rules::ending::Ending;
 use crate::rules::{bounds, rights};
 use crate::{
     CheckpointReport, ClaimReply, ClaimRequest, DemandStore, EventPage, FinishReply, FinishRequest,
@@ -206,7 +207,7 @@ impl DemandStore for PostgresStore {
     }
 
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
-        let ending = ends::Ending::new(who, request)?;
+        let ending = Ending::new(who, request)?;
         self.run(Kind::Writes, ending, |work, ending| {
             Box::pin(ends::finish(work, ending))
         })

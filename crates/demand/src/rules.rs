@@ -6,8 +6,10 @@
 
 pub(crate) mod bounds;
 pub(crate) mod digest;
+pub(crate) mod ending;
 pub(crate) mod queue;
 pub(crate) mod rights;
+pub(crate) mod swept;
 
 /// Attempts shown of one job.
 pub(crate) const ATTEMPTS_SHOWN: usize = 16;

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::StoreConfig;
 use crate::notify::Changes;
+use crate::rules::ending::Ending;
 use crate::rules::{bounds, rights};
 use crate::{
     CheckpointReport, ClaimReply, ClaimRequest, DemandStore, EventPage, FinishReply, FinishRequest,
@@ -180,7 +181,7 @@ impl DemandStore for SqliteStore {
     }
 
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
-        let prepared = ends::Ending::new(who, request)?;
+        let prepared = Ending::new(who, request)?;
         self.write(move |work| ends::finish(work, &prepared)).await
     }
 

@@ -13,11 +13,11 @@ use super::rows::{self, document, name_of, number};
 use super::session::Param;
 use super::statements as sql;
 use super::work::{Done, Fault, Work};
-use crate::rules::digest::{self, Digest};
+use crate::rules::ending::Ending;
 use crate::rules::{bounds, rights};
 use crate::{
-    AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, FinishRequest, Outcome,
-    Principal, Reason, ReleaseRequest, StoreError, StoreResult,
+    AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, Principal, Reason,
+    ReleaseRequest, StoreError,
 };
 
 /// Why a conditional statement changed nothing.
@@ -147,37 +147,6 @@ pub(super) async fn release(work: &Work, who: &Principal, request: &ReleaseReque
     match repeated {
         0 => Err(standing.fenced()),
         _ => Ok(()),
-    }
-}
-
-/// A finish with everything that can be said about it before looking at the job.
-#[derive(Debug)]
-pub(super) struct Ending {
-    who: Principal,
-    agent: NodeId,
-    request: FinishRequest,
-    digest: Digest,
-    copies: u32,
-}
-
-impl Ending {
-    pub(super) fn new(who: &Principal, request: FinishRequest) -> StoreResult<Self> {
-        let agent = rights::worker(who)?;
-        bounds::finish(&request)?;
-        Ok(Self {
-            who: who.clone(),
-            agent,
-            digest: digest::finish(&request)?,
-            copies: bounds::result_copies(&request, &agent),
-            request,
-        })
-    }
-
-    fn failure(&self) -> Option<&Failure> {
-        match &self.request.outcome {
-            Outcome::Success => None,
-            Outcome::Failure(failure) => Some(failure),
-        }
     }
 }
 

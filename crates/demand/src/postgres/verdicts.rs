@@ -3,7 +3,7 @@
 //! Both lock an incarnation's lease row before its jobs (DESIGN §3.10), as renewals do; so a
 //! renewal that was answered is never undone by a sweep that looked earlier.
 
-use mutual_model::ids::{Incarnation, JobId, Namespace};
+use mutual_model::ids::{Incarnation, JobId};
 use mutual_model::job::JobState;
 use mutual_model::lease::Holder;
 use mutual_model::time::{UnixMillis, millis};
@@ -15,6 +15,7 @@ use super::rows::{self, document, name_of};
 use super::session::Param;
 use super::statements as sql;
 use super::work::{Done, Work};
+use crate::rules::swept::Swept;
 use crate::rules::{EVENT_MEMORY_MS, LEASE_MEMORY_MS, rights};
 use crate::{
     AttemptEnd, Principal, Reason, RequeueReport, Revocation, RevocationReply, Right, StoreError,
@@ -214,19 +215,6 @@ async fn record_losses(work: &Work, losses: &[Loss], ending: AttemptEnd) -> Done
     end_attempts(work, &ended, ending).await
 }
 
-/// What a sweep ended, with the namespaces that decide who is told.
-#[derive(Debug, Default)]
-pub(super) struct Swept {
-    lost: Vec<(JobId, Namespace, JobState)>,
-    expired: Vec<(JobId, Namespace)>,
-}
-
-impl Swept {
-    pub(super) fn is_empty(&self) -> bool {
-        self.lost.is_empty() && self.expired.is_empty()
-    }
-}
-
 /// Ends what is over by the store's clock; nothing during grace.
 pub(super) async fn sweep(work: &Work, limit: u32) -> Done<Swept> {
     let mut swept = Swept::default();
@@ -281,28 +269,8 @@ async fn sweep_lease(work: &Work, lease: &Row, limit: u32, swept: &mut Swept) ->
 pub(super) async fn requeue(work: &Work, who: &Principal, limit: u32) -> Done<RequeueReport> {
     let swept = sweep(work, limit).await?;
     forget(work).await?;
-    let told =
-        |namespace: &Namespace| rights::has(who, Right::Operate) || rights::sees(who, namespace);
-    let mut report = RequeueReport {
-        next_ms: next_expiry_ms(work).await?,
-        ..RequeueReport::default()
-    };
-    for (job, _, state) in swept
-        .lost
-        .into_iter()
-        .filter(|(_, namespace, _)| told(namespace))
-    {
-        match state {
-            JobState::Queued => report.requeued.push(job),
-            _ => report.buried.push(job),
-        }
-    }
-    let expired = swept
-        .expired
-        .into_iter()
-        .filter(|(_, namespace)| told(namespace));
-    report.expired = expired.map(|(job, _)| job).collect();
-    Ok(report)
+    let next_ms = next_expiry_ms(work).await?;
+    Ok(swept.report(who, next_ms))
 }
 
 /// Lets go of what is too old to matter, a little at a time.

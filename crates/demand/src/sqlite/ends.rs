@@ -13,11 +13,12 @@ use super::failed;
 use super::rows::{self, document, name_of, number, time};
 use super::statements as sql;
 use super::writer::Work;
-use crate::rules::digest::{self, Digest};
+use crate::rules::digest::Digest;
+use crate::rules::ending::Ending;
 use crate::rules::{bounds, rights};
 use crate::{
-    AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, FinishRequest, Outcome,
-    Principal, Reason, ReleaseRequest, StoreError, StoreResult,
+    AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, Principal, Reason,
+    ReleaseRequest, StoreError, StoreResult,
 };
 
 /// Why a conditional statement changed nothing.
@@ -172,37 +173,6 @@ pub(super) fn release(
         return Ok(());
     }
     Err(standing.fenced())
-}
-
-/// A finish with everything that can be said about it before looking at the job.
-#[derive(Debug)]
-pub(super) struct Ending {
-    who: Principal,
-    agent: NodeId,
-    request: FinishRequest,
-    digest: Digest,
-    copies: u32,
-}
-
-impl Ending {
-    pub(super) fn new(who: &Principal, request: FinishRequest) -> StoreResult<Self> {
-        let agent = rights::worker(who)?;
-        bounds::finish(&request)?;
-        Ok(Self {
-            who: who.clone(),
-            agent,
-            digest: digest::finish(&request)?,
-            copies: bounds::result_copies(&request, &agent),
-            request,
-        })
-    }
-
-    fn failure(&self) -> Option<&Failure> {
-        match &self.request.outcome {
-            Outcome::Success => None,
-            Outcome::Failure(failure) => Some(failure),
-        }
-    }
 }
 
 pub(super) fn finish(work: &Work<'_>, ending: &Ending) -> StoreResult<FinishReply> {

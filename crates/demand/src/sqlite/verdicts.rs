@@ -13,6 +13,7 @@ use super::jobs::namespaces;
 use super::rows::{self, document, name_of, time};
 use super::statements as sql;
 use super::writer::Work;
+use crate::rules::swept::Swept;
 use crate::rules::{EVENT_MEMORY_MS, LEASE_MEMORY_MS, rights};
 use crate::{
     AttemptEnd, Principal, Reason, RequeueReport, Revocation, RevocationReply, Right, StoreError,
@@ -229,19 +230,6 @@ fn spared(work: &Work<'_>, who: &Principal, holder: Holder) -> StoreResult<Vec<J
     look().map_err(failed)
 }
 
-/// What a sweep ended, with the namespaces that decide who is told.
-#[derive(Debug, Default)]
-pub(super) struct Swept {
-    lost: Vec<(JobId, Namespace, JobState)>,
-    expired: Vec<(JobId, Namespace)>,
-}
-
-impl Swept {
-    pub(super) fn is_empty(&self) -> bool {
-        self.lost.is_empty() && self.expired.is_empty()
-    }
-}
-
 /// Ends what is over by the store's clock; nothing during grace.
 pub(super) fn sweep(work: &Work<'_>, limit: u32) -> StoreResult<Swept> {
     if work.is_grace() {
@@ -306,28 +294,8 @@ fn sweep_waits(work: &Work<'_>, limit: u32) -> StoreResult<Vec<(JobId, Namespace
 pub(super) fn requeue(work: &Work<'_>, who: &Principal, limit: u32) -> StoreResult<RequeueReport> {
     let swept = sweep(work, limit)?;
     forget(work).map_err(failed)?;
-    let told =
-        |namespace: &Namespace| rights::has(who, Right::Operate) || rights::sees(who, namespace);
-    let mut report = RequeueReport {
-        next_ms: next_expiry_ms(work).map_err(failed)?,
-        ..RequeueReport::default()
-    };
-    for (job, _, state) in swept
-        .lost
-        .into_iter()
-        .filter(|(_, namespace, _)| told(namespace))
-    {
-        match state {
-            JobState::Queued => report.requeued.push(job),
-            _ => report.buried.push(job),
-        }
-    }
-    let expired = swept
-        .expired
-        .into_iter()
-        .filter(|(_, namespace)| told(namespace));
-    report.expired = expired.map(|(job, _)| job).collect();
-    Ok(report)
+    let next_ms = next_expiry_ms(work).map_err(failed)?;
+    Ok(swept.report(who, next_ms))
 }
 
 /// Lets go of what is too old to matter, a little at a time.
