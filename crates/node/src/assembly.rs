@@ -313,10 +313,7 @@ fn missing_classes(runtime: &crate::runtime::Runtime, ready: &NodeReady) -> Vec<
     let missing = missing.filter(|class| !ready.classes.contains(class));
     let described = missing.map(|class| MissingClass {
         class,
-        why: runtime
-            .offer()
-            .reason(roles::runtime_class(class))
-            .to_owned(),
+        why: runtime.offer().reason(class.into()).to_owned(),
     });
     described.collect()
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mutual_node::agent::SCHEME;
 use mutual_node::data::transfer::FetchOptions;
 use mutual_node::data::tree::{
     Choice, Kind as EntryKind, Limits, PackOptions, Tree, pack_selected,
@@ -18,8 +19,6 @@ use super::Client;
 use super::exchange::{Exchange, addresses};
 use crate::failure::{Failure, Naming as _, Outcome};
 
-/// The scheme of sealed objects.
-const SCHEME: &str = "aes-256-gcm-stream/1";
 /// Peers asked to keep an input, if there are so many; one is enough to go on.
 const COPIES: usize = 2;
 /// How long they are asked to keep it: as long as a job may wait in the queue by default.

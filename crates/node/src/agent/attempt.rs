@@ -228,7 +228,7 @@ impl Attempt {
         let argv = root.settings.command(&spec.command);
         let mut run = RunSpec::new(
             self.key.job.to_string(),
-            runtime_class(self.class),
+            Class::from(self.class),
             argv,
             self.dir(),
         );
@@ -390,15 +390,6 @@ async fn read_rest(output: Option<Output>, log: &mut LogWriter) {
         while let Some(piece) = output.next().await {
             log.piece(&piece);
         }
-    }
-}
-
-fn runtime_class(class: IsolationClass) -> Class {
-    match class {
-        IsolationClass::Process => Class::Process,
-        IsolationClass::Container => Class::Container,
-        IsolationClass::Sandbox => Class::Sandbox,
-        IsolationClass::Vm => Class::Vm,
     }
 }
 

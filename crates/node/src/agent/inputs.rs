@@ -109,8 +109,6 @@ impl Attempt {
 
     /// Until when what this attempt brings and makes stays on this machine: unix milliseconds.
     pub(super) fn keep_until(&self) -> u64 {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let until = now.unwrap_or_default() + self.shop.policy.keep;
-        mutual_model::time::millis(until)
+        crate::auth::unix_now().after(self.shop.policy.keep).0
     }
 }

@@ -1,16 +1,15 @@
 //! The agent's runs of itself: which incarnation each store knows it by.
 
+use crate::auth::unix_now;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use mutual_model::agent::StoreUrl;
 use mutual_model::ids::Incarnation;
 use mutual_model::job::IsolationClass;
-use mutual_model::time::{UnixMillis, millis};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -100,9 +99,7 @@ impl Incarnations {
 
 impl Inner {
     fn next(&mut self) -> io::Result<Incarnation> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = UnixMillis(millis(now.unwrap_or_default()));
-        let by_clock = Incarnation::new(now, rand::random());
+        let by_clock = Incarnation::new(unix_now(), rand::random());
         let after_last = Incarnation(Uuid::from_u128(self.last.0.as_u128().saturating_add(1)));
         self.last = by_clock.max(after_last);
         write_whole(&self.file, self.last.to_string().as_bytes())?;
@@ -120,6 +117,7 @@ fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mutual_model::time::UnixMillis;
 
     #[test]
     fn incarnations_grow_across_restarts_even_if_the_clock_is_set_back() {

@@ -5,6 +5,10 @@ use std::path::Path;
 use mutual_data::transfer::KeepRequest;
 use mutual_data::tree::{Choice, Limits, PackOptions, Root, Tree, TreeError};
 use mutual_data::{BlockStore, Cid, DataKey, tree};
+pub use mutual_demand::http::{
+    CHECKPOINT_KEY_PURPOSE as CHECKPOINT_KEY, INPUT_KEY_PURPOSE as INPUT_KEY,
+    RESULT_KEY_PURPOSE as RESULT_KEY,
+};
 use mutual_demand::{Artifact, EncMeta, Manifest};
 use mutual_model::identity::{IdentityError, NodeKey, SealingPublic};
 use mutual_model::ids::{ContentId, Namespace};
@@ -13,12 +17,6 @@ use super::objects::Replica;
 
 /// The only scheme of sealed objects so far.
 pub const SCHEME: &str = "aes-256-gcm-stream/1";
-/// What keys of inputs are sealed for.
-pub const INPUT_KEY: &str = "input key v1";
-/// What secrets of checkpoints are sealed for.
-pub const CHECKPOINT_KEY: &str = "checkpoint key v1";
-/// What keys of results and logs are sealed for.
-pub const RESULT_KEY: &str = "result key v1";
 /// Files named in a result.
 const ARTIFACTS_MAX: usize = 1_000;
 /// Addresses in a manifest, and the longest one.

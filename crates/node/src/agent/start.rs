@@ -155,17 +155,8 @@ pub enum AgentError {
 pub fn proved_classes(runtime: &Runtime) -> Vec<IsolationClass> {
     let offer = runtime.offer();
     let proved = IsolationClass::ALL.into_iter();
-    let proved = proved.filter(|class| offer.class(runtime_class(*class)).is_some());
+    let proved = proved.filter(|class| offer.class(Class::from(*class)).is_some());
     proved.collect()
-}
-
-fn runtime_class(class: IsolationClass) -> Class {
-    match class {
-        IsolationClass::Process => Class::Process,
-        IsolationClass::Container => Class::Container,
-        IsolationClass::Sandbox => Class::Sandbox,
-        IsolationClass::Vm => Class::Vm,
-    }
 }
 
 /// A running agent. Dropping it kills its tasks, like the death of its process.

@@ -23,7 +23,7 @@ use crate::config::NodeConfig;
 use crate::config::keys::load_or_create_key;
 use crate::control::{Control, ControlDeps, PATIENCE_DEFAULT, Seeding};
 use crate::demand_service::{DemandServer, DemandServerConfig, DemandServerDeps, StoreKind};
-use crate::runtime::{self, Backend, Class, Runtime};
+use crate::runtime::{self, Backend, Runtime};
 
 /// Share of the machine's memory that is offered if the owner names no amount.
 const MEMORY_SHARE: (u64, u64) = (3, 4);
@@ -271,14 +271,4 @@ fn dialer(signer: NodeSigner, classes: Vec<IsolationClass>) -> StoreDialer {
         .filter(|class| *class != IsolationClass::Process);
     let foreign: Vec<IsolationClass> = foreign.collect();
     StoreDialer::new(move |url| known(&open(url.as_str(), &signer).ok()?, &foreign))
-}
-
-/// The runtime's word for a class.
-pub(super) const fn runtime_class(class: IsolationClass) -> Class {
-    match class {
-        IsolationClass::Process => Class::Process,
-        IsolationClass::Container => Class::Container,
-        IsolationClass::Sandbox => Class::Sandbox,
-        IsolationClass::Vm => Class::Vm,
-    }
 }

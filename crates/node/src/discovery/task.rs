@@ -1,19 +1,20 @@
 //! The task that owns the socket and the core and turns each into the other.
 
+use crate::auth::unix_now;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mutual_model::identity::PublicKey;
 use mutual_model::kademlia::{
     Action, CallError, Caller, Contact, Core, DATAGRAM_LEN_MAX, Event, Found, Key, Stats,
 };
 use mutual_model::record::Record;
-use mutual_model::time::{Timestamp, UnixMillis};
+use mutual_model::time::Timestamp;
 use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -502,10 +503,4 @@ pub(super) async fn resolve(bootstrap: Bootstrap, commands: mpsc::WeakSender<Com
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(ASK_DELAY_MAX);
     }
-}
-
-/// The wall clock.
-pub(super) fn unix_now() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixMillis(since.map_or(0, mutual_model::time::millis))
 }

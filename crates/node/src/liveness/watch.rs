@@ -1,14 +1,14 @@
 //! The demand server's side: who is there, and who is gone.
 
+use crate::auth::unix_now;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mutual_model::identity::{NodeId, PublicKey};
 use mutual_model::ids::Incarnation;
-use mutual_model::time::{UnixMillis, millis};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -238,7 +238,7 @@ impl Inner {
         };
         wire::send(stream, &challenge).await?;
         let hello: Hello = wire::receive(stream).await?;
-        hello.verify(&challenge, &self.config.trusted, wall_clock())?;
+        hello.verify(&challenge, &self.config.trusted, unix_now())?;
         stream.write_all(&[WELCOME]).await?;
         let member = hello.certificate.membership();
         Ok(Peer {
@@ -320,9 +320,4 @@ impl Inner {
             }
         }
     }
-}
-
-fn wall_clock() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixMillis(since.map_or(0, millis))
 }

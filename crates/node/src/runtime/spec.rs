@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mutual_model::job::IsolationClass;
 use serde::{Deserialize, Serialize};
 
 /// Where the task directory appears inside a container.
@@ -41,6 +42,17 @@ pub enum Class {
     Container,
     /// An ordinary process in its own session with limits; only where the machine's owner allows it.
     Process,
+}
+
+impl From<IsolationClass> for Class {
+    fn from(class: IsolationClass) -> Self {
+        match class {
+            IsolationClass::Process => Self::Process,
+            IsolationClass::Container => Self::Container,
+            IsolationClass::Sandbox => Self::Sandbox,
+            IsolationClass::Vm => Self::Vm,
+        }
+    }
 }
 
 impl Class {

@@ -1,11 +1,11 @@
 //! Who may in, and what they may do: decided from the certificate that opens each stream.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use crate::auth::unix_now;
+use std::time::Duration;
 
 use mutual_data::Cid;
 use mutual_data::transfer::{Authorise, KeepRequest, KeepTerms};
 use mutual_model::identity::{Certificate, NodeId, PublicKey};
-use mutual_model::time::UnixMillis;
 use std::sync::Arc;
 
 /// Judges members. Called for every stream; must not block.
@@ -57,14 +57,6 @@ impl Members {
     }
 }
 
-/// This machine's wall clock. It bounds certificates and pins, and decides nothing about jobs.
-fn now() -> UnixMillis {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    UnixMillis(mutual_model::time::millis(now))
-}
-
 fn is_member(certificate: &Certificate, namespace: Option<&str>) -> Result<(), String> {
     let namespaces = &certificate.membership().namespaces;
     match namespace {
@@ -77,7 +69,7 @@ fn is_member(certificate: &Certificate, namespace: Option<&str>) -> Result<(), S
 impl Gatekeeper for Members {
     fn admit(&self, certificate: &Certificate) -> Result<(), String> {
         certificate
-            .verify(&self.trusted, now())
+            .verify(&self.trusted, unix_now())
             .map_err(|e| e.to_string())
     }
 
@@ -99,7 +91,7 @@ impl Gatekeeper for Members {
             ));
         }
         Ok(KeepTerms {
-            until: now().after(request.duration.min(self.keep_max)),
+            until: unix_now().after(request.duration.min(self.keep_max)),
         })
     }
 }
