@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the figures of the README, each measured beside what it is compared with.
 //!
-//! A bench is an example of the crate whose work it measures, built for release. It prints its own table; this command
-//! adds what a reader needs to repeat it: the machine and the command line.
+//! A bench is an example of the crate whose work it measures, or a measurement of the `mutual` program by itself; all are built for release.
+//! It prints its own table; this command adds what a reader needs to repeat it: the machine and the command line.
 
 use std::time::Instant;
 
@@ -27,46 +27,56 @@ enum Bench {
     Container,
     /// One gibibyte from peer to peer, beside cp and a plain TCP copy
     Transfer,
+    /// From an accepted submission to its assignment and to its first instruction
+    Latency,
+    /// Memory and processor time of an agent without work
+    Idle,
     /// All of them, one after the other
     All,
 }
 
+/// Every bench but `all`.
+const EACH: [Bench; 5] = [
+    Bench::Claims,
+    Bench::Container,
+    Bench::Transfer,
+    Bench::Latency,
+    Bench::Idle,
+];
+
 impl Bench {
-    /// The package and example behind each bench.
-    fn examples(self) -> &'static [(&'static str, &'static str)] {
+    fn chosen(self) -> Vec<Self> {
+        if self == Self::All {
+            EACH.to_vec()
+        } else {
+            vec![self]
+        }
+    }
+
+    /// What cargo is to run, and with which first arguments.
+    fn target(self) -> &'static [&'static str] {
         match self {
-            Self::Claims => &[("mutual-demand", "claims")],
-            Self::Container => &[("mutual-node", "container")],
-            Self::Transfer => &[("mutual-node", "transfer")],
-            Self::All => &[
-                ("mutual-demand", "claims"),
-                ("mutual-node", "container"),
-                ("mutual-node", "transfer"),
-            ],
+            Self::Claims => &["--package", "mutual-demand", "--example", "claims", "--"],
+            Self::Container => &["--package", "mutual-node", "--example", "containers", "--"],
+            Self::Transfer => &["--package", "mutual-node", "--example", "transfer", "--"],
+            Self::Latency => &["--", "measure", "latency"],
+            Self::Idle => &["--", "measure", "idle"],
+            Self::All => &[],
         }
     }
 }
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     println!("on {}", machine::line());
-    for (package, example) in args.bench.examples() {
+    for bench in args.bench.chosen() {
         let start = Instant::now();
-        let command = [
-            "run",
-            "--release",
-            "--package",
-            package,
-            "--example",
-            example,
-            "--",
-        ];
-        workspace
+        let command = workspace
             .cargo()
-            .args(command)
-            .args(&args.arguments)
-            .run()?;
+            .args(["run", "--release"])
+            .args(bench.target());
+        command.args(&args.arguments).run()?;
         println!(
-            "{example} took {:.1} s, build included\n",
+            "took {:.1} s, build included\n",
             start.elapsed().as_secs_f64()
         );
     }

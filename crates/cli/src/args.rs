@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cancel, completions, demo, explain, get, logs, ls, node, nodes, org, run, show, store, submit,
-    up,
+    cancel, completions, demo, explain, get, logs, ls, measure, node, nodes, org, run, show, store,
+    submit, up,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Output;
@@ -49,6 +49,7 @@ enum Command {
     Org(org::Args),
     Store(store::Args),
     Completions(completions::Args),
+    Measure(measure::Args),
 }
 
 /// What every command gets.
@@ -87,6 +88,7 @@ impl Cli {
             Command::Explain(args) => done(explain::run(session, args).await),
             Command::Org(args) => done(org::run(session, args).await),
             Command::Store(args) => done(store::run(session, args).await),
+            Command::Measure(args) => done(measure::run(session, args).await),
             Command::Completions(args) => done(completions::run(session, &args)),
         }
     }

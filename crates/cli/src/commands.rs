@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod logs;
 pub(crate) mod ls;
+pub(crate) mod measure;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod org;

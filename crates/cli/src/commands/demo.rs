@@ -7,21 +7,21 @@
 //! computed itself.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::args::Session;
 use crate::failure::{Failure, Outcome};
 
-mod cloud;
+pub(crate) mod cloud;
 mod input;
 mod play;
 mod story;
 mod watch;
 mod work;
 
-use cloud::Cloud;
+use cloud::{AGENTS, Cloud};
 use input::Input;
 use play::Play;
 use story::Story;
@@ -29,6 +29,10 @@ use story::Story;
 /// The whole demo ends within this, or fails.
 const LONGEST: Duration = Duration::from_secs(170);
 
+/// Tasks at once on each agent is a fifth of all tasks: the first wave leaves more than one agent
+/// can hold, so that two agents have both finished and running tasks, and less than would fill the
+/// others, so that they can take over at once.
+const WAVES: u32 = 5;
 /// Show a cloud of five processes at work, and machines dying without a task dying
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -51,7 +55,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
         .prefix("mutual-demo-")
         .tempdir()
         .map_err(|error| Failure::user(format!("no scratch directory: {error}")))?;
-    let mut cloud = Cloud::new(scratch.path(), args.tasks)?;
+    let mut cloud = Cloud::new(scratch.path(), args.tasks.div_ceil(WAVES))?;
     let outcome = tokio::select! {
         outcome = tokio::time::timeout(LONGEST, perform(session, &mut story, &mut cloud, &input, args.tasks)) => {
             outcome.unwrap_or_else(|_| Err(Failure::internal("the demo did not end in time")))
@@ -80,7 +84,13 @@ async fn perform(
     input: &Input,
     tasks: u32,
 ) -> Outcome {
-    cloud.start(story).await?;
+    let since = Instant::now();
+    cloud.start().await?;
+    story.isolation(cloud)?;
+    story.event(format!(
+        "demand, control and {AGENTS} agents are ready: five processes, {} ms",
+        since.elapsed().as_millis()
+    ));
     let context = cloud.context_path();
     let session = Session {
         context: Some(context),

@@ -15,7 +15,6 @@ use mutual_node::model::job::IsolationClass;
 use mutual_node::model::resources::Resources;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::story::Story;
 use crate::commands::org::NewUser;
 use crate::context::{Context, ContextFile};
 use crate::failure::{Failure, Naming as _, Outcome};
@@ -32,14 +31,10 @@ const VALID: Duration = Duration::from_secs(3600);
 /// Lines of a process's log shown when something goes wrong.
 const LOG_LINES: usize = 8;
 
-pub(super) const NAMESPACE: &str = "demo";
-pub(super) const AGENTS: usize = 3;
-/// Tasks at once on each agent is a fifth of all tasks: the first wave leaves more than one agent
-/// can hold, so that two agents have both finished and running tasks, and less than would fill the
-/// others, so that they can take over at once.
-const WAVES: u32 = 5;
+pub(crate) const NAMESPACE: &str = "demo";
+pub(crate) const AGENTS: usize = 3;
 /// What each task needs.
-pub(super) const NEED: Resources = Resources {
+pub(crate) const NEED: Resources = Resources {
     cpu_millis: 250,
     memory_bytes: 128 << 20,
     gpus: 0,
@@ -48,25 +43,25 @@ pub(super) const NEED: Resources = Resources {
 
 /// One process.
 #[derive(Debug)]
-pub(super) struct Process {
-    pub(super) name: String,
+pub(crate) struct Process {
+    pub(crate) name: String,
     dir: PathBuf,
     child: Child,
-    pub(super) ready: Option<NodeReady>,
-    pub(super) is_killed: bool,
+    pub(crate) ready: Option<NodeReady>,
+    pub(crate) is_killed: bool,
 }
 
 impl Process {
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub(super) fn node(&self) -> Option<NodeId> {
+    pub(crate) fn node(&self) -> Option<NodeId> {
         self.ready.as_ref().map(|ready| ready.node)
     }
 
     /// SIGKILL: no last words, no clean-up.
-    pub(super) fn kill(&mut self) -> Outcome<Instant> {
+    pub(crate) fn kill(&mut self) -> Outcome<Instant> {
         let at = Instant::now();
         self.child.kill().map_err(Failure::internal)?;
         self.is_killed = true;
@@ -120,18 +115,18 @@ impl Drop for Process {
 
 /// All of them, with the organisation they belong to.
 #[derive(Debug)]
-pub(super) struct Cloud {
+pub(crate) struct Cloud {
     dir: PathBuf,
     program: PathBuf,
     organisation: Organisation,
     namespace: Namespace,
     slots: u32,
-    pub(super) processes: Vec<Process>,
+    pub(crate) processes: Vec<Process>,
 }
 
 impl Cloud {
-    /// Makes organisation and directories; starts nothing.
-    pub(super) fn new(dir: &Path, tasks: u32) -> Outcome<Self> {
+    /// Makes organisation and directories for agents that take so many tasks at once; starts nothing.
+    pub(crate) fn new(dir: &Path, slots: u32) -> Outcome<Self> {
         let namespace: Namespace = NAMESPACE.parse().map_err(Failure::internal)?;
         let organisation = Organisation::create(&dir.join("org"), "demo", vec![namespace.clone()])?;
         Ok(Self {
@@ -139,14 +134,13 @@ impl Cloud {
             program: std::env::current_exe().map_err(Failure::internal)?,
             organisation,
             namespace,
-            slots: tasks.div_ceil(WAVES),
+            slots,
             processes: Vec::new(),
         })
     }
 
     /// Starts demand, control and agents, and makes the user.
-    pub(super) async fn start(&mut self, story: &mut Story) -> Outcome {
-        let since = Instant::now();
+    pub(crate) async fn start(&mut self) -> Outcome {
         self.spawn(
             "demand",
             &[Role::Demand, Role::Bootstrap, Role::Seeder],
@@ -167,13 +161,7 @@ impl Cloud {
         for process in &mut self.processes[2..] {
             process.wait_ready().await?;
         }
-        self.make_user()?;
-        story.isolation(self)?;
-        story.event(format!(
-            "demand, control and {AGENTS} agents are ready: five processes, {} ms",
-            since.elapsed().as_millis()
-        ));
-        Ok(())
+        self.make_user()
     }
 
     fn bootstrap(&self) -> Vec<BootstrapPeer> {
@@ -282,15 +270,15 @@ impl Cloud {
         Context::store(&self.context_path(), &file)
     }
 
-    pub(super) fn context_path(&self) -> PathBuf {
+    pub(crate) fn context_path(&self) -> PathBuf {
         self.dir.join("user/context.toml")
     }
 
-    pub(super) fn agents(&self) -> &[Process] {
+    pub(crate) fn agents(&self) -> &[Process] {
         self.processes.get(2..).unwrap_or_default()
     }
 
-    pub(super) fn process(&mut self, name: &str) -> Outcome<&mut Process> {
+    pub(crate) fn process(&mut self, name: &str) -> Outcome<&mut Process> {
         let found = self
             .processes
             .iter_mut()
@@ -299,7 +287,7 @@ impl Cloud {
     }
 
     /// What people call a node.
-    pub(super) fn name_of(&self, node: &NodeId) -> String {
+    pub(crate) fn name_of(&self, node: &NodeId) -> String {
         let found = self
             .processes
             .iter()
@@ -311,7 +299,7 @@ impl Cloud {
     }
 
     /// What people call a peer of the block exchange.
-    pub(super) fn name_of_peer(&self, peer: &str) -> String {
+    pub(crate) fn name_of_peer(&self, peer: &str) -> String {
         let has_it = |process: &&Process| {
             let ready = process.ready.as_ref();
             ready.is_some_and(|ready| ready.p2p.iter().any(|address| address.contains(peer)))
@@ -321,7 +309,7 @@ impl Cloud {
     }
 
     /// The strongest class that every agent proved.
-    pub(super) fn strongest(&self) -> Outcome<IsolationClass> {
+    pub(crate) fn strongest(&self) -> Outcome<IsolationClass> {
         let offers = |class: &IsolationClass| {
             self.agents().iter().all(|agent| {
                 agent
@@ -335,7 +323,7 @@ impl Cloud {
     }
 
     /// Adds the last words of processes that ended without being killed.
-    pub(super) fn explain(&mut self, mut failure: Failure) -> Failure {
+    pub(crate) fn explain(&mut self, mut failure: Failure) -> Failure {
         for process in &mut self.processes {
             let has_ended = process
                 .child
@@ -349,7 +337,7 @@ impl Cloud {
     }
 
     /// Ends everything, in order if possible; what a killed agent left behind is swept too.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         for process in &self.processes {
             process.ask_to_end();
         }
