@@ -106,6 +106,38 @@ pub struct Follow {
     pub patience: Duration,
 }
 
+/// Jobs to offer out of one page of events.
+#[derive(Debug, Default)]
+struct Queued {
+    /// Those that somebody held before: first in turn (DESIGN §7).
+    recovered: Vec<JobId>,
+    fresh: Vec<JobId>,
+}
+
+impl Queued {
+    fn add(&mut self, event: &JobEvent) {
+        match event.claim {
+            Some(_) => self.recovered.push(event.job),
+            None => self.fresh.push(event.job),
+        }
+    }
+
+    fn remove(&mut self, job: &JobId) {
+        self.recovered.retain(|queued| queued != job);
+        self.fresh.retain(|queued| queued != job);
+    }
+
+    /// Whose turn it is while agents are thought to have this much `room`.
+    fn first(mut self, room: usize) -> Vec<JobId> {
+        // Where nobody has room, a few jobs are enough to find out whether somebody has now.
+        self.fresh.truncate(room.clamp(OFFERED_MIN, OFFERED_MAX));
+        let mut jobs = self.recovered;
+        jobs.append(&mut self.fresh);
+        jobs.truncate(OFFERED_MAX);
+        jobs
+    }
+}
+
 /// One store, seen by one principal.
 #[derive(Debug, Clone)]
 pub struct Feed {
@@ -140,7 +172,10 @@ impl Feed {
     pub async fn run(mut self, follow: Follow) {
         let mut offering = JoinSet::new();
         let mut position = self.go_to_end().await;
-        let waiting = self.queued().await;
+        let waiting = Queued {
+            fresh: self.queued().await,
+            ..Queued::default()
+        };
         self.hand_over(&follow, &mut offering, waiting).await;
         loop {
             match self.source.next(&self.who, position).await {
@@ -208,15 +243,15 @@ impl Feed {
         follow: &Follow,
         events: &[JobEvent],
         background: &mut JoinSet<()>,
-    ) -> Vec<JobId> {
-        let mut queued = Vec::new();
+    ) -> Queued {
+        let mut queued = Queued::default();
         for event in events {
             follow.counts.saw(event);
             follow.offerer.saw(event);
             match event.state {
-                JobState::Queued => queued.push(event.job),
+                JobState::Queued => queued.add(event),
                 JobState::Cancelled => self.touch(event),
-                _ => queued.retain(|job| *job != event.job),
+                _ => queued.remove(&event.job),
             }
             if event.state.is_terminal() && background.len() < OFFERING_MAX {
                 background.spawn(self.clone().mirror(follow.clone(), event.job));
@@ -233,14 +268,12 @@ impl Feed {
     }
 
     /// Offers jobs in the background, a bounded number at once.
-    async fn hand_over(&self, follow: &Follow, background: &mut JoinSet<()>, mut jobs: Vec<JobId>) {
+    async fn hand_over(&self, follow: &Follow, background: &mut JoinSet<()>, queued: Queued) {
         while background.try_join_next().is_some() {}
+        let jobs = queued.first(follow.offerer.room());
         if jobs.is_empty() {
             return;
         }
-        // Where nobody has room, a few jobs are enough to find out whether somebody has now.
-        let room = follow.offerer.room().clamp(OFFERED_MIN, OFFERED_MAX);
-        jobs.truncate(room);
         while background.len() >= OFFERING_MAX {
             background.join_next().await;
         }

@@ -15,6 +15,7 @@ use mutual_node::model::job::IsolationClass;
 use mutual_node::model::resources::Resources;
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::watch::Room;
 use crate::commands::org::NewUser;
 use crate::context::{Context, ContextFile};
 use crate::failure::{Failure, Naming as _, Outcome};
@@ -162,6 +163,14 @@ impl Cloud {
             process.wait_ready().await?;
         }
         self.make_user()
+    }
+
+    /// How much the agents can hold at once.
+    pub(super) fn room(&self) -> Room {
+        Room {
+            agents: AGENTS,
+            slots: self.slots as usize,
+        }
     }
 
     fn bootstrap(&self) -> Vec<BootstrapPeer> {

@@ -50,6 +50,8 @@ struct Stream {
 #[derive(Debug)]
 struct Death {
     agent: NodeId,
+    /// Whether the others could take its tasks over at once.
+    had_room: bool,
     at: UnixMillis,
     running: Vec<JobId>,
     finished: Vec<JobId>,
@@ -175,8 +177,12 @@ impl<'a> Play<'a> {
                 continue;
             };
             death.rescued.insert(id);
+            let waited = match death.had_room {
+                true => "",
+                false => " (no slot was free at first)",
+            };
             self.story.rescue(format!(
-                "task {} taken over by {}: claimed {} ms after the kill, running again after {} ms",
+                "task {} taken over by {}: claimed {} ms after the kill{waited}, running again after {} ms",
                 number(job),
                 self.cloud.name_of(&attempt.holder.agent),
                 attempt.claimed_at.0.saturating_sub(death.at.0),
@@ -217,9 +223,10 @@ impl<'a> Play<'a> {
             .stream
             .as_ref()
             .is_some_and(|stream| !stream.seen.is_empty());
+        let room = self.cloud.room();
         let victim = self
             .stream_agent()
-            .and_then(|agent| self.board.victim(agent, FRESH_MS));
+            .and_then(|agent| self.board.victim(agent, FRESH_MS, &room));
         Ok(streams && victim.is_some())
     }
 
@@ -269,9 +276,9 @@ impl<'a> Play<'a> {
     /// An agent dies with its tasks and its copy of its results.
     pub(super) async fn kill_agent(&mut self) -> Outcome {
         let stays = self.stream.as_ref().map(|stream| stream.agent);
-        let since = Instant::now();
+        let (since, room) = (Instant::now(), self.cloud.room());
         let agent = loop {
-            let found = stays.and_then(|stays| self.board.victim(stays, FRESH_MS));
+            let found = stays.and_then(|stays| self.board.victim(stays, FRESH_MS, &room));
             match found {
                 Some(agent) => break agent,
                 None if since.elapsed() > MOMENT => {
@@ -282,6 +289,7 @@ impl<'a> Play<'a> {
         };
         let name = self.cloud.name_of(&agent);
         let (running, finished) = (self.board.running(agent), self.board.finished(agent));
+        let had_room = self.board.fits_elsewhere(agent, &room);
         let text = format!(
             "it ran {} and had finished {}",
             self.numbers(&running),
@@ -293,6 +301,7 @@ impl<'a> Play<'a> {
         let pid = victim.pid();
         self.death = Some(Death {
             agent,
+            had_room,
             at,
             running,
             finished,

@@ -12,6 +12,14 @@ use mutual_node::model::time::UnixMillis;
 use crate::client::Client;
 use crate::failure::{Failure, Outcome};
 
+/// How much the agents can hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    pub(super) agents: usize,
+    /// Tasks at once on each.
+    pub(super) slots: usize,
+}
+
 /// The tasks in the order of their numbers, as the store showed them last.
 #[derive(Debug, Default)]
 pub(super) struct Board {
@@ -87,13 +95,30 @@ impl Board {
     }
 
     /// An agent, other than `except`, that runs something which began less than `fresh_ms` ago
-    /// and has finished something.
-    pub(super) fn victim(&self, except: NodeId, fresh_ms: u64) -> Option<NodeId> {
+    /// and has finished something. One whose tasks fit on the others at once, unless no better
+    /// moment will come.
+    pub(super) fn victim(&self, except: NodeId, fresh_ms: u64, room: &Room) -> Option<NodeId> {
+        let is_last_chance = !self.has_waiting() && self.youngest(fresh_ms / 2).is_none();
         self.jobs
             .iter()
             .filter(|job| job.state == JobState::Running && is_fresh(job, fresh_ms))
             .filter_map(holder)
-            .find(|agent| *agent != except && !self.finished(*agent).is_empty())
+            .filter(|agent| *agent != except && !self.finished(*agent).is_empty())
+            .find(|agent| is_last_chance || self.fits_elsewhere(*agent, room))
+    }
+
+    /// Whether the other agents have a free slot for everything that an agent holds.
+    pub(super) fn fits_elsewhere(&self, agent: NodeId, room: &Room) -> bool {
+        let held = |job: &&JobView| job.state.is_held();
+        let all = self.jobs.iter().filter(held).count();
+        let elsewhere = room.slots * room.agents.saturating_sub(1);
+        // What the others hold and what this one holds, together, if they are to take it over.
+        !self.has_waiting() && all <= elsewhere && !self.running(agent).is_empty()
+    }
+
+    fn has_waiting(&self) -> bool {
+        let mut states = self.jobs.iter().map(|job| job.state);
+        states.any(|state| state == JobState::Queued)
     }
 
     pub(super) fn get(&self, job: JobId) -> Option<&JobView> {

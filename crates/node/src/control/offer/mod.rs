@@ -6,11 +6,14 @@
 //! machine that has become busy costs a datagram, never a job.
 //!
 //! Agents are chosen from a *roster*: what was heard of idle agents in the last seconds, less what
-//! was offered to them since. Only if the roster has nobody who fits is the DHT asked while the
+//! was offered to them since. What was heard may be a second old, and an agent may have become free
+//! since: if nobody is known to have room, those large enough are asked all the same, a bounded
+//! number of times a second. Only if the roster has nobody at all is the DHT asked while the
 //! job waits. Each job goes to the best [`FANOUT`] agents at once; if none takes it, to the next.
 
 mod declines;
 mod neighbours;
+mod pace;
 mod roster;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +33,7 @@ pub use neighbours::{Alone, JobNotice, Neighbour, Neighbours};
 use super::counts::Counts;
 use crate::auth::{JobOffer, JobOfferReply, NodeSigner, UserToken, unix_now};
 use declines::Declines;
+use pace::Pace;
 use roster::{Load, Roster};
 
 /// Agents that get each job at once: the best, and one that steps in if it is busy after all.
@@ -48,6 +52,10 @@ const LOOK_PAUSE: Duration = Duration::from_millis(100);
 const LOOKS_SAVED_MAX: u32 = 5;
 /// Longest wait for a turn to look.
 const LOOK_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Pause between two jobs offered to agents that are not known to have room.
+const BLIND_PAUSE: Duration = Duration::from_millis(5);
+/// Such jobs that may follow each other without a pause: what a dying machine may have held.
+const BLIND_SAVED_MAX: u32 = 64;
 /// Different needs looked for in one turn.
 const NEEDS_MAX: usize = 4;
 /// How often the roster is refreshed from the DHT.
@@ -91,7 +99,8 @@ pub struct Offerer {
     neighbours: Arc<dyn Neighbours>,
     roster: Mutex<Roster>,
     declines: Mutex<Declines>,
-    next_look: Mutex<Option<Instant>>,
+    looks: Mutex<Pace>,
+    blind: Mutex<Pace>,
     http: reqwest::Client,
     counts: Counts,
 }
@@ -122,7 +131,8 @@ impl Offerer {
             neighbours,
             roster: Mutex::default(),
             declines: Mutex::default(),
-            next_look: Mutex::default(),
+            looks: Mutex::new(Pace::new(LOOK_PAUSE, LOOKS_SAVED_MAX)),
+            blind: Mutex::new(Pace::new(BLIND_PAUSE, BLIND_SAVED_MAX)),
             http: reqwest::Client::new(),
             counts,
         }
@@ -201,25 +211,39 @@ impl Offerer {
         }
     }
 
-    /// Chooses who gets what. Asks the DHT for jobs that nobody in the roster could take.
+    /// Chooses who gets what: agents known to have room, else any that are large enough, else
+    /// whomever the DHT knows.
     async fn plan(&self, open: &[OpenJob], asked: &BTreeSet<(JobId, NodeId)>) -> Vec<Batch> {
-        let (batches, left) = self.choose(open, asked, Load::Known);
+        let (mut batches, left) = self.choose(open, asked, Load::Known);
+        let (blind, left) = self.choose_blindly(&left, asked);
+        batches.extend(blind);
         if left.is_empty() || !batches.is_empty() {
             // Those left out have their turn in the next round: offers do not wait for look-ups.
             return batches;
         }
-        let Some(pause) = self.turn_to_look() else {
+        let turn = locked(&self.looks).turn(Instant::now(), LOOK_WAIT_MAX);
+        let Some(pause) = turn else {
             return batches;
         };
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
         self.look(&left).await;
-        let (mut batches, left) = self.choose(&left, asked, Load::Known);
-        // Nobody is known to have room, but word of room may be on its way: ask for one job.
-        let first = left.get(..1).unwrap_or_default();
-        batches.extend(self.choose(first, asked, Load::Ignored).0);
-        batches
+        self.choose(&left, asked, Load::Known).0
+    }
+
+    /// Chooses agents whatever they are busy with; returns also the jobs that nobody could take or
+    /// that must wait, because on a busy cloud every job would be offered in vain.
+    fn choose_blindly(
+        &self,
+        open: &[OpenJob],
+        asked: &BTreeSet<(JobId, NodeId)>,
+    ) -> (Vec<Batch>, Vec<OpenJob>) {
+        let turns = locked(&self.blind).turns(Instant::now(), open.len());
+        let (now, later) = open.split_at(turns);
+        let (batches, mut left) = self.choose(now, asked, Load::Ignored);
+        left.extend_from_slice(later);
+        (batches, left)
     }
 
     /// Looks for agents for these jobs in the DHT.
@@ -235,21 +259,6 @@ impl Offerer {
             let found = self.neighbours.idle(namespace, need, LOOKED_FOR_MAX).await;
             self.heard_of(found);
         }
-    }
-
-    /// When the DHT may be asked next: on a busy cloud every job would ask in vain. `None` if too
-    /// many wait for their turn already.
-    fn turn_to_look(&self) -> Option<Duration> {
-        let (mut next, now) = (locked(&self.next_look), Instant::now());
-        // Turns that nobody took are saved up, a few at most, so that a burst is served at once.
-        let earliest = now.checked_sub(LOOK_PAUSE * LOOKS_SAVED_MAX).unwrap_or(now);
-        let turn = next.map_or(earliest, |next| next.max(earliest));
-        let pause = turn.saturating_duration_since(now);
-        if pause > LOOK_WAIT_MAX {
-            return None;
-        }
-        *next = Some(turn + LOOK_PAUSE);
-        Some(pause)
     }
 
     /// Chooses from the roster; returns also the jobs that nobody there could take.

@@ -40,6 +40,8 @@ pub(super) enum Load {
 struct Place {
     agent: NodeId,
     takes: Resources,
+    /// Whether it was taken off what the agent has free.
+    is_counted: bool,
 }
 
 #[derive(Debug)]
@@ -108,7 +110,8 @@ impl Roster {
         }
     }
 
-    /// The best agents for a job, at most [`FANOUT`]. What it needs is taken off the first.
+    /// The best agents for a job, at most [`FANOUT`]. What it needs is taken off the first, if that
+    /// is known to have it.
     pub(super) fn take_best(
         &mut self,
         job: &OpenJob,
@@ -120,8 +123,12 @@ impl Roster {
         let best = choose(&BestFit, &job.id, &job.need, candidates);
         if let Some(first) = best.first() {
             let agent = first.agent;
-            let takes = job.need.resources;
-            self.take(job.id, Place { agent, takes }, now);
+            let place = Place {
+                agent,
+                takes: job.need.resources,
+                is_counted: load == Load::Known,
+            };
+            self.take(job.id, place, now);
         }
         let known = |candidate: &Candidate| self.agents.get(&candidate.agent);
         let chosen = best.iter().take(FANOUT).filter_map(known);
@@ -136,10 +143,17 @@ impl Roster {
         if !event.state.is_held() {
             self.give_back(&event.job, now);
         } else if event.state == JobState::Assigned
-            && let Some(agent) = event.agent.filter(|agent| *agent != place.agent)
+            && let Some(agent) = event.agent
+            && !(place.is_counted && agent == place.agent)
         {
             self.give_back(&event.job, now);
-            self.take(event.job, Place { agent, ..place }, now);
+            let is_counted = true;
+            let place = Place {
+                agent,
+                is_counted,
+                ..place
+            };
+            self.take(event.job, place, now);
         }
     }
 
@@ -162,7 +176,12 @@ impl Roster {
     }
 
     fn take(&mut self, job: JobId, place: Place, now: Instant) {
-        let Some(entry) = self.agents.get_mut(&place.agent) else {
+        self.places.insert(job, place);
+        if self.places.len() > PLACES_MAX {
+            self.places.pop_first();
+        }
+        let entry = self.agents.get_mut(&place.agent);
+        let Some(entry) = entry.filter(|_| place.is_counted) else {
             return;
         };
         let offer = &mut entry.neighbour.offer;
@@ -171,14 +190,11 @@ impl Roster {
         }
         offer.slots = offer.slots.saturating_sub(1);
         entry.offered = Some(now);
-        self.places.insert(job, place);
-        if self.places.len() > PLACES_MAX {
-            self.places.pop_first();
-        }
     }
 
     fn give_back(&mut self, job: &JobId, now: Instant) {
-        let Some(place) = self.places.remove(job) else {
+        let place = self.places.remove(job).filter(|place| place.is_counted);
+        let Some(place) = place else {
             return;
         };
         let Some(entry) = self.agents.get_mut(&place.agent) else {
@@ -311,6 +327,23 @@ mod tests {
         roster.settle(&event(&job(1), JobState::Succeeded, &other), start);
         let freed = roster.take_best(&job(4), Load::Known, start, |id| *id == other.id());
         assert_eq!(freed.len(), 1);
+    }
+
+    #[test]
+    fn what_was_offered_blindly_counts_only_once_the_store_says_who_has_it() {
+        let start = Instant::now();
+        let mut roster = Roster::default();
+        let full = neighbour(1, 0);
+        roster.learn(vec![full.clone()], start);
+        assert_eq!(roster.take_best(&job(1), Load::Known, start, |_| true), []);
+        let asked = roster.take_best(&job(1), Load::Ignored, start, |_| true);
+        assert_eq!(asked.len(), 1);
+        roster.settle(&event(&job(1), JobState::Cancelled, &full), start);
+        assert_eq!(roster.room(start), 0, "nothing is free that was not");
+        roster.take_best(&job(2), Load::Ignored, start, |_| true);
+        roster.settle(&event(&job(2), JobState::Assigned, &full), start);
+        roster.settle(&event(&job(2), JobState::Succeeded, &full), start);
+        assert_eq!(roster.room(start), 1, "its place is free now");
     }
 
     #[test]
