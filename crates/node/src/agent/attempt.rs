@@ -23,6 +23,7 @@ use super::mind::Input;
 use super::objects::Objects;
 use super::outbox::Outbox;
 use super::presence::{Mirror, Presence};
+use super::shelf::{Shelf, Unpacked};
 use super::stores::StoreLink;
 use crate::runtime::{
     self, Class, Exit, Layout, Limits, Outcome, Output, RunSpec, Running, Runtime, StartError,
@@ -67,6 +68,7 @@ pub(super) struct Workshop {
     pub(super) runtime: Runtime,
     pub(super) objects: Objects,
     pub(super) images: Images,
+    pub(super) shelf: Shelf,
     pub(super) logs: Library,
     pub(super) outbox: Outbox,
     pub(super) presence: Arc<dyn Presence>,
@@ -95,6 +97,13 @@ pub(super) struct Attempt {
     pub(super) grant: ClaimGrant,
     pub(super) class: IsolationClass,
     pub(super) events: mpsc::Sender<Input>,
+}
+
+/// What a task needs before it starts.
+struct Prepared {
+    root: Root,
+    /// The input, if it is shared with other tasks; it stays until the task is over.
+    input: Option<Arc<Unpacked>>,
 }
 
 /// How the live part of an attempt ended.
@@ -161,8 +170,8 @@ impl Attempt {
             prepared = self.prepare() => prepared,
             () = told_to_stop(orders) => return Lived::early(End::Stopped, begun.elapsed()),
         };
-        let root = match prepared {
-            Ok(root) => root,
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
             Err(failure) => return Lived::early(End::Failure(failure), begun.elapsed()),
         };
         let prepared_in = begun.elapsed();
@@ -172,7 +181,7 @@ impl Attempt {
         if !told_to_start(orders).await {
             return Lived::early(End::Stopped, prepared_in);
         }
-        let running = match self.start(&root).await {
+        let running = match self.start(&prepared).await {
             Ok(running) => running,
             Err(error) => return Lived::early(start_failure(error), prepared_in),
         };
@@ -190,7 +199,7 @@ impl Attempt {
     }
 
     /// Image, input and checkpoint, at the same time.
-    async fn prepare(&self) -> Result<Root, Failure> {
+    async fn prepare(&self) -> Result<Prepared, Failure> {
         let layout = self.lay_out()?;
         let (spec, objects) = (&self.grant.spec, &self.shop.objects);
         let image = &spec.image;
@@ -198,12 +207,12 @@ impl Attempt {
             .shop
             .images
             .root(image, self.key.job, &self.grant.namespace, objects);
-        let (root, (), ()) = tokio::try_join!(
+        let (root, input, ()) = tokio::try_join!(
             root,
             self.fetch_input(layout.input()),
             self.restore_checkpoint(layout.checkpoint()),
         )?;
-        Ok(root)
+        Ok(Prepared { root, input })
     }
 
     fn lay_out(&self) -> Result<Layout, Failure> {
@@ -214,11 +223,12 @@ impl Attempt {
         Layout::prepare(dir).map_err(wrong)
     }
 
-    async fn start(&self, root: &Root) -> Result<Running, StartError> {
-        self.shop.runtime.start(self.run_spec(root)).await
+    async fn start(&self, prepared: &Prepared) -> Result<Running, StartError> {
+        self.shop.runtime.start(self.run_spec(prepared)).await
     }
 
-    fn run_spec(&self, root: &Root) -> RunSpec {
+    fn run_spec(&self, prepared: &Prepared) -> RunSpec {
+        let root = &prepared.root;
         let spec = &self.grant.spec;
         let need = &spec.resources;
         let scratch = match need.scratch_bytes {
@@ -234,6 +244,7 @@ impl Attempt {
         );
         run.attempt = self.grant.attempt;
         run.rootfs = root.rootfs.clone();
+        run.input = prepared.input.as_ref().map(|tree| tree.dir().to_owned());
         run.workdir = root.settings.working_dir();
         run.env = self.environment(root);
         run.network = spec.network;

@@ -1,16 +1,19 @@
 //! What an attempt finds when it begins: its input, and the last checkpoint of its predecessors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mutual_data::transfer::{FetchOptions, TransferError};
 use mutual_data::tree::{Limits, TreeError};
 use mutual_data::{Cid, DataKey};
 use mutual_demand::Manifest;
-use mutual_model::job::Failure;
+use mutual_model::job::{Failure, IsolationClass};
+use tokio::task::JoinError;
 
 use super::attempt::Attempt;
 use super::images::not_started;
 use super::seal::{self, CHECKPOINT_KEY, INPUT_KEY, SealedError};
+use super::shelf::{Address, Unpacked};
 
 /// Why an object did not get here.
 #[derive(Debug, thiserror::Error)]
@@ -39,15 +42,40 @@ impl ArrivalError {
 }
 
 impl Attempt {
-    /// Fetches and unpacks the input; the task then finds it at `$MUTUAL_INPUT`.
-    pub(super) async fn fetch_input(&self, target: PathBuf) -> Result<(), Failure> {
+    /// Fetches and unpacks the input; the task then finds it at `$MUTUAL_INPUT`. A container is given a tree that
+    /// tasks share, any other class a copy of its own in `target`.
+    pub(super) async fn fetch_input(
+        &self,
+        target: PathBuf,
+    ) -> Result<Option<Arc<Unpacked>>, Failure> {
         let Some(input) = &self.grant.input else {
-            return Ok(());
+            return Ok(None);
         };
-        let arrived = self.bring(input, INPUT_KEY, target).await;
-        arrived.map_err(|error| not_started(format!("input: {error}"), error.is_retryable()))?;
+        let arrived = match self.class {
+            IsolationClass::Container => self.bring_shared(input).await.map(Some),
+            _ => self.bring(input, INPUT_KEY, target).await.map(|()| None),
+        };
+        let arrived = arrived
+            .map_err(|error| not_started(format!("input: {error}"), error.is_retryable()))?;
         self.announce_input(input);
-        Ok(())
+        Ok(arrived)
+    }
+
+    async fn bring_shared(&self, input: &Manifest) -> Result<Arc<Unpacked>, ArrivalError> {
+        let root = seal::root_of(input)?;
+        let key = seal::open_key(&self.shop.key, INPUT_KEY, input)?;
+        let address = Address::of(&root, &key);
+        self.fetch(&root, input).await?;
+        let (blocks, limits) = (self.shop.objects.blocks().clone(), self.limits());
+        let runtime = self.shop.runtime.clone();
+        let unpack = move |target: &Path| {
+            seal::unpack(&blocks, &root, &key, target, limits)?;
+            let given = runtime.give(target);
+            given.map_err(|error| SealedError::System(error.to_string()))
+        };
+        let lost = |error: JoinError| SealedError::System(error.to_string());
+        let shelf = &self.shop.shelf;
+        Ok(shelf.tree(address, input.bytes, unpack, lost).await?)
     }
 
     fn announce_input(&self, input: &Manifest) {
@@ -100,11 +128,15 @@ impl Attempt {
 
     async fn unpack(&self, root: Cid, key: DataKey, target: PathBuf) -> Result<(), SealedError> {
         let blocks = self.shop.objects.blocks().clone();
-        let limits = Limits {
+        let limits = self.limits();
+        seal::blocking(move || seal::unpack(&blocks, &root, &key, &target, limits)).await
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
             bytes: self.shop.policy.input_bytes_max,
             ..Limits::default()
-        };
-        seal::blocking(move || seal::unpack(&blocks, &root, &key, &target, limits)).await
+        }
     }
 
     /// Until when what this attempt brings and makes stays on this machine: unix milliseconds.

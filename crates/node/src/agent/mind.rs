@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::attempt::{Attempt, Handle, Order, Workshop, task_dir};
 use super::clock;
 use super::runs::Incarnations;
+use super::shelf::remove_tree;
 use super::stores::{StoreLink, Stores, claimed, renewed};
 
 /// While claims are held the loop looks at the clock this often: tokio's timers stand still while
@@ -322,11 +323,10 @@ impl Mind {
     fn discard(&mut self, key: &RunKey) {
         self.attempts.remove(key);
         let dir = task_dir(&self.shop.tasks, key);
-        tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = remove_tree(&dir) {
                 tracing::warn!(dir = %dir.display(), %error, "task directory stays");
             }
-            _ => {}
         });
     }
 

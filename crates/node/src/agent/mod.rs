@@ -39,6 +39,7 @@ mod results;
 mod runs;
 mod seal;
 mod server;
+mod shelf;
 mod start;
 mod stores;
 

@@ -33,6 +33,7 @@ use super::outbox::Outbox;
 use super::presence::Presence;
 use super::runs::Incarnations;
 use super::server::{self, Doors};
+use super::shelf::{Shelf, remove_tree};
 use super::stores::{KnownStore, StoreLink, Stores};
 use crate::auth::{NodeSigner, principal_of};
 use crate::liveness::{AgentDoor, Poke, SessionPlace, keep_session};
@@ -391,10 +392,8 @@ fn open_shop(
     let dir = |name: &str| config.data_dir.join(name);
     let tasks = dir("tasks");
     // The runtime has killed what ran in there; here goes what it left.
-    match fs::remove_dir_all(&tasks) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => fs::create_dir_all(&tasks)?,
-    }
+    remove_tree(&tasks)?;
+    fs::create_dir_all(&tasks)?;
     let outbox = Outbox::open(dir("outbox"))?;
     let metrics = Metrics::default();
     metrics.outbox(outbox.len());
@@ -403,6 +402,7 @@ fn open_shop(
         runtime: deps.runtime.clone(),
         objects: deps.objects.clone(),
         images: Images::open(dir("images"), deps.puller.clone())?,
+        shelf: Shelf::open(dir("inputs"))?,
         logs: Library::open(dir("logs"))?,
         outbox,
         presence: deps.presence.clone(),

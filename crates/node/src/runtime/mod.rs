@@ -243,6 +243,15 @@ impl Runtime {
         &self.inner.swept
     }
 
+    /// Gives a directory, and all below it, to the user that tasks run as; does nothing if that is this process's own.
+    /// Blocking.
+    ///
+    /// # Errors
+    /// Whatever changing an owner reports.
+    pub fn give(&self, dir: &Path) -> io::Result<()> {
+        self.inner.identity.map_or(Ok(()), |id| give(dir, id))
+    }
+
     /// Starts a run and returns when its command runs.
     ///
     /// # Errors
@@ -374,6 +383,7 @@ impl Inner {
             env: spec::environment(spec),
             cwd: spec.workdir.clone().unwrap_or_else(|| home.to_owned()),
             dir: spec.dir.clone(),
+            input: spec.input.clone(),
             limits: spec.limits,
             network: spec.network,
             join: group.map(Group::join_files).unwrap_or_default(),

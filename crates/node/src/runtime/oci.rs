@@ -50,11 +50,17 @@ pub(super) enum Host {
     },
 }
 
-/// Describes a run whose root is at `root`, task directory at `layout`, with `binds` mounted read-only.
+/// Where the directories of a task are that its container is given.
+pub(super) struct TaskDirs {
+    pub(super) layout: Layout,
+    pub(super) input: PathBuf,
+}
+
+/// Describes a run whose root is at `root`, with `binds` mounted read-only.
 pub(super) fn describe(
     order: &Order,
     root: &Path,
-    layout: &Layout,
+    task: &TaskDirs,
     binds: &[PathBuf],
     host: Host,
 ) -> Result<Spec, OciSpecError> {
@@ -62,7 +68,7 @@ pub(super) fn describe(
     for path in binds {
         mounts.push(bind(path, path, &["rbind", "rro", "nosuid", "nodev"])?);
     }
-    mounts.extend(task_mounts(layout)?);
+    mounts.extend(task_mounts(task)?);
     SpecBuilder::default()
         .version("1.0.2")
         .hostname("mutual")
@@ -174,13 +180,14 @@ fn system_mounts() -> Result<Vec<Mount>, OciSpecError> {
     ])
 }
 
-fn task_mounts(layout: &Layout) -> Result<Vec<Mount>, OciSpecError> {
+fn task_mounts(task: &TaskDirs) -> Result<Vec<Mount>, OciSpecError> {
     let inside = Layout::of(CONTAINER_DIR);
     let writable = ["rbind", "nosuid", "nodev"];
+    let layout = &task.layout;
     Ok(vec![
         bind(&layout.dir, &inside.dir, &writable)?,
         bind(
-            &layout.input(),
+            &task.input,
             &inside.input(),
             &["rbind", "rro", "nosuid", "nodev"],
         )?,

@@ -136,6 +136,9 @@ pub struct RunSpec {
     pub workdir: Option<PathBuf>,
     /// The prepared task directory, see [`Layout`].
     pub dir: PathBuf,
+    /// What a container sees, read-only, as its input instead of the task directory's own, so that tasks may share it.
+    /// Other classes, which could write to it, take no notice.
+    pub input: Option<PathBuf>,
     /// Bounds.
     pub limits: Limits,
     /// Whether the task may use the machine's network.
@@ -175,6 +178,7 @@ impl RunSpec {
             env: BTreeMap::new(),
             workdir: None,
             dir,
+            input: None,
             limits: Limits::default(),
             network: false,
         }
@@ -239,6 +243,9 @@ impl RunSpec {
         }
         if let Rootfs::Image { dir } = &self.rootfs {
             check_path("image", dir)?;
+        }
+        if let Some(input) = &self.input {
+            check_path("input", input)?;
         }
         Ok(())
     }

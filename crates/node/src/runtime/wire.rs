@@ -26,6 +26,8 @@ pub(super) struct Order {
     pub(super) cwd: PathBuf,
     /// The task directory on the machine.
     pub(super) dir: PathBuf,
+    /// What a container sees as its input instead of the task directory's own.
+    pub(super) input: Option<PathBuf>,
     pub(super) limits: Limits,
     pub(super) network: bool,
     /// Files to which a process writes `0` to enter its cgroups.

@@ -166,6 +166,8 @@ fn make_stage(order: &Order, rootfs: &Rootfs, owner: u32) -> Result<Stage, Failu
     )
     .map_err(failed("making mounts private"))?;
     let task = take_tree(&order.dir).map_err(failed("opening the task directory"))?;
+    let input = order.input.as_deref().map(take_tree).transpose();
+    let input = input.map_err(failed("opening the input"))?;
     let image = match rootfs {
         Rootfs::Host => None,
         Rootfs::Image { dir } => Some(take_tree(dir).map_err(bad_image(dir))?),
@@ -176,7 +178,8 @@ fn make_stage(order: &Order, rootfs: &Rootfs, owner: u32) -> Result<Stage, Failu
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("mutual", &stage.dir, "tmpfs", flags, options.as_c_str())
         .map_err(failed("mounting a tmpfs"))?;
-    fill_stage(&stage, &task, image.as_ref(), owner).map_err(failed("filling the tmpfs"))?;
+    let trees = Trees { task, input, image };
+    fill_stage(&stage, &trees, owner).map_err(failed("filling the tmpfs"))?;
     Ok(stage)
 }
 
@@ -201,19 +204,26 @@ fn take_tree(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::mount::open_tree(CWD, path, flags)
 }
 
-fn fill_stage(
-    stage: &Stage,
-    task: &OwnedFd,
-    image: Option<&OwnedFd>,
-    owner: u32,
-) -> io::Result<()> {
-    for name in ["bundle", "state", "root", "task", "image", "upper", "work"] {
+/// Copies of mounts to be attached to the stage.
+struct Trees {
+    task: OwnedFd,
+    input: Option<OwnedFd>,
+    image: Option<OwnedFd>,
+}
+
+fn fill_stage(stage: &Stage, trees: &Trees, owner: u32) -> io::Result<()> {
+    let parts = [
+        "bundle", "state", "root", "task", "input", "image", "upper", "work",
+    ];
+    for name in parts {
         fs::create_dir(stage.part(name))?;
         std::os::unix::fs::chown(stage.part(name), Some(owner), Some(owner))?;
     }
-    attach(task, &stage.part("task"))?;
-    if let Some(image) = image {
-        attach(image, &stage.part("image"))?;
+    attach(&trees.task, &stage.part("task"))?;
+    for (tree, name) in [(&trees.input, "input"), (&trees.image, "image")] {
+        if let Some(tree) = tree {
+            attach(tree, &stage.part(name))?;
+        }
     }
     Ok(())
 }
@@ -249,7 +259,14 @@ fn describe(
         }
     };
     let layout = Layout::of(stage.part("task"));
-    oci::describe(order, &root, &layout, &binds, oci::Host::Embedded)
+    let task = oci::TaskDirs {
+        input: match order.input {
+            Some(_) => stage.part("input"),
+            None => layout.input(),
+        },
+        layout,
+    };
+    oci::describe(order, &root, &task, &binds, oci::Host::Embedded)
         .map_err(failed("describing the container"))
 }
 

@@ -107,11 +107,15 @@ fn write_bundle(
         Rootfs::Image { .. } => Vec::new(),
     };
     let layout = Layout::of(&order.dir);
+    let task = oci::TaskDirs {
+        input: order.input.clone().unwrap_or_else(|| layout.input()),
+        layout,
+    };
     let host = oci::Host::Runc {
         identity: order.identity,
         cgroup,
     };
-    let spec = oci::describe(order, &root, &layout, &binds, host)
+    let spec = oci::describe(order, &root, &task, &binds, host)
         .map_err(failed("describing the container"))?;
     spec.save(bundle.join("config.json"))
         .map_err(failed("writing the bundle"))

@@ -1,9 +1,9 @@
 //! What a task sees of the machine, and what it cannot touch.
 
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use mutual_node::runtime::{Class, Outcome, Stream, TASK_USER};
+use mutual_node::runtime::{Backend, Class, Outcome, Stream, TASK_USER};
 
 use super::{Ground, is_root, skipped};
 
@@ -69,6 +69,36 @@ async fn the_task_directory_has_its_four_parts() {
             "{class}"
         );
         assert_eq!(read("here"), "given", "{class}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_that_tasks_share_is_read_by_all_and_written_by_none() {
+    for backend in [Backend::Embedded, Backend::Runc] {
+        let ground = Ground::with(|config| config.backend = backend).await;
+        if !ground.has(Class::Container) {
+            continue;
+        }
+        let shared = ground.dir.path().join("shared");
+        std::fs::create_dir(&shared).expect("a directory");
+        std::fs::write(shared.join("in"), "given").expect("a file");
+        std::fs::set_permissions(shared.join("in"), PermissionsExt::from_mode(0o600))
+            .expect("own file");
+        ground.runtime.give(&shared).expect("a new owner");
+        for name in ["one", "other"] {
+            let script = "cat input/in; for change in 'touch input/new' 'chmod 777 input/in' 'rm input/in'; do \
+                          $change 2>/dev/null && echo \", changed by $change\"; done; true";
+            let mut spec = ground.shell(name, Class::Container, script);
+            std::fs::write(spec.dir.join("input/own"), "hidden").expect("a file");
+            spec.input = Some(shared.clone());
+            let done = ground.run(spec).await;
+            assert_eq!(
+                done.stdout(),
+                "given",
+                "{backend:?}: {}",
+                done.text(Stream::Stderr)
+            );
+        }
     }
 }
 
