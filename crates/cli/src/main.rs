@@ -15,6 +15,7 @@ mod job_draft;
 mod organisation;
 mod output;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -82,5 +83,7 @@ fn start_tracing(verbose: u8) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // A file or a journal wants no colours.
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 }
