@@ -43,6 +43,11 @@ pub fn forward_edd(instance: &Instance, model: Model) -> Result<Schedule, Unsupp
     ))
 }
 
+/// [`forward_edd`] in the integral model, for items by due date.
+pub(crate) fn forward_items(capacity: i64, items: &[due_order::Item]) -> Schedule {
+    forward::plan(capacity, Model::Integral, items, forward::Late::LeaveOut)
+}
+
 /// Blind EDD: like [`forward_edd`], but nobody looks whether a load will be late.
 ///
 /// A late image is loaded all the same, in vain: it takes the link, and the stage until its load has ended, and is not part of

@@ -23,12 +23,16 @@ impl Item {
     }
 }
 
-/// The reservations that can be served, by due date and then by position.
+/// The reservations that can be served, by due date and then by position; dates are on the link's clock.
 ///
 /// # Errors
 ///
-/// [`Unsupported::LoadTime`] if one that can be served is loaded at another rate.
-pub(crate) fn items(instance: &Instance) -> Result<Vec<Item>, Unsupported> {
+/// [`Unsupported::LoadTime`] if one that can be served is loaded at another rate, [`Unsupported::Unload`] if images stay after their due
+/// dates.
+pub(crate) fn items_beside_staged(instance: &Instance) -> Result<Vec<Item>, Unsupported> {
+    if instance.unload() > 0 {
+        return Err(Unsupported::Unload);
+    }
     let mut items = Vec::with_capacity(instance.reservations().len());
     for (index, reservation) in instance.reservations().iter().enumerate() {
         if instance.exclusion(index).is_some() {
@@ -40,12 +44,24 @@ pub(crate) fn items(instance: &Instance) -> Result<Vec<Item>, Unsupported> {
         items.push(Item {
             index,
             size: signed(reservation.size),
-            due: signed(reservation.due),
+            due: signed(instance.due_on_link(index)),
             weight: reservation.weight,
         });
     }
     items.sort_by_key(|item| (item.due, item.index));
     Ok(items)
+}
+
+/// The same for algorithms that know of no staged images.
+///
+/// # Errors
+///
+/// Also [`Unsupported::Staged`] if there are any.
+pub(crate) fn items(instance: &Instance) -> Result<Vec<Item>, Unsupported> {
+    match instance.staged() {
+        [] => items_beside_staged(instance),
+        _ => Err(Unsupported::Staged),
+    }
 }
 
 pub(crate) fn capacity(instance: &Instance) -> i64 {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::bandwidth::{Bandwidth, BandwidthError};
+
 /// The largest size, capacity, time or load time: 2⁶², so that differences and single sums of them fit into 64 bits with a sign.
 pub const LIMIT: u64 = 1 << 62;
 
@@ -49,6 +51,16 @@ impl Reservation {
     }
 }
 
+/// An image that lies on the stage from the beginning, and leaves at its due date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Staged {
+    /// Bytes of the image, 1 to [`LIMIT`].
+    pub size: u64,
+    /// When it is handed over, at most [`LIMIT`].
+    pub due: u64,
+}
+
 /// Why no schedule can or should serve a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exclusion {
@@ -82,16 +94,41 @@ pub enum InstanceError {
         /// The capacity given.
         capacity: u64,
     },
+    /// What lies on the stage from the beginning is larger than the stage.
+    #[error("the images staged from the beginning take {total}: the stage holds {capacity}")]
+    StagedTooMuch {
+        /// Their bytes.
+        total: u128,
+        /// Bytes of the stage.
+        capacity: u64,
+    },
+    /// The time to hand an image over is out of its range.
+    #[error("unload is {unload}: it must be at most 2^62")]
+    Unload {
+        /// The time given.
+        unload: u64,
+    },
+    /// The link's rates are wrong.
+    #[error(transparent)]
+    Bandwidth(#[from] BandwidthError),
+    /// A link of changing rate cannot be combined with load times, which say how long one of constant rate takes.
+    #[error("reservation {index}: load_time cannot be given together with bandwidth")]
+    LoadTimeAndBandwidth {
+        /// Position of the reservation, from 0.
+        index: usize,
+    },
     /// More reservations than fit into 32 bits.
     #[error("{count} reservations: at most 2^32 - 1 can be planned at once")]
     TooMany {
         /// The number given.
         count: usize,
     },
-    /// A field of a reservation is out of its range.
-    #[error("reservation {index}: {field} is {value}: it must be from {least} to 2^62")]
+    /// A field of a reservation, or of an image staged from the beginning, is out of its range.
+    #[error("{what} {index}: {field} is {value}: it must be from {least} to 2^62")]
     Field {
-        /// Position of the reservation, from 0.
+        /// What has the field.
+        what: &'static str,
+        /// Its position, from 0.
         index: usize,
         /// Name of the field.
         field: &'static str,
@@ -102,48 +139,26 @@ pub enum InstanceError {
     },
 }
 
-/// Why an algorithm does not take an instance.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unsupported {
-    /// Only [`validate()`](crate::validate()) and [`right_tight`](crate::right_tight()) know load times that differ from sizes:
-    /// without that, due-date order may lose, and no exact algorithm of polynomial time is known.
-    #[error("reservation {index}: load_time differs from size, which this algorithm does not know")]
-    LoadTime {
-        /// Position of the reservation, from 0.
-        index: usize,
-    },
-    /// The algorithm is for equal weights.
-    #[error(
-        "reservation {index}: its weight differs from the first one's, and this algorithm counts"
-    )]
-    Weight {
-        /// Position of the reservation, from 0.
-        index: usize,
-    },
-    /// The algorithm is for images above half the stage.
-    #[error(
-        "reservation {index}: its image fits twice on the stage, and this algorithm is for larger ones"
-    )]
-    Small {
-        /// Position of the reservation, from 0.
-        index: usize,
-    },
-    /// The algorithm is for images of one size.
-    #[error(
-        "reservation {index}: its size differs from the first one's, and this algorithm is for one size"
-    )]
-    Size {
-        /// Position of the reservation, from 0.
-        index: usize,
-    },
-}
-
 /// A stage and what is to be loaded onto it. Every field is within its range.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Draft")]
 pub struct Instance {
     capacity: u64,
     reservations: Vec<Reservation>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    staged: Vec<Staged>,
+    #[serde(skip_serializing_if = "is_zero")]
+    unload: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bandwidth: Option<Bandwidth>,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands fields over so"
+)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// An instance as written down, before it is checked.
@@ -152,13 +167,24 @@ pub struct Instance {
 struct Draft {
     capacity: u64,
     reservations: Vec<Reservation>,
+    #[serde(default)]
+    staged: Vec<Staged>,
+    #[serde(default)]
+    unload: u64,
+    #[serde(default)]
+    bandwidth: Option<Vec<(u64, u64)>>,
 }
 
 impl TryFrom<Draft> for Instance {
     type Error = InstanceError;
 
     fn try_from(draft: Draft) -> Result<Self, InstanceError> {
-        Self::new(draft.capacity, draft.reservations)
+        let plain = Self::new(draft.capacity, draft.reservations)?;
+        let unloading = plain.with_staged(draft.staged)?.with_unload(draft.unload)?;
+        match draft.bandwidth {
+            Some(steps) => unloading.with_bandwidth(Bandwidth::new(steps)?),
+            None => Ok(unloading),
+        }
     }
 }
 
@@ -177,12 +203,110 @@ impl Instance {
             return Err(InstanceError::TooMany { count });
         }
         for (index, reservation) in reservations.iter().enumerate() {
-            check(index, reservation)?;
+            in_range("reservation", index, "size", reservation.size, 1)?;
+            in_range("reservation", index, "due", reservation.due, 0)?;
+            in_range("reservation", index, "load_time", reservation.loading(), 1)?;
         }
         Ok(Self {
             capacity,
             reservations,
+            staged: Vec::new(),
+            unload: 0,
+            bandwidth: None,
         })
+    }
+
+    /// The same with images that lie on the stage from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError`] if a field is out of its range, or if they are larger than the stage together.
+    pub fn with_staged(mut self, staged: Vec<Staged>) -> Result<Self, InstanceError> {
+        for (index, image) in staged.iter().enumerate() {
+            in_range("staged image", index, "size", image.size, 1)?;
+            in_range("staged image", index, "due", image.due, 0)?;
+        }
+        let total: u128 = staged.iter().map(|image| u128::from(image.size)).sum();
+        if total > u128::from(self.capacity) {
+            let capacity = self.capacity;
+            return Err(InstanceError::StagedTooMuch { total, capacity });
+        }
+        self.staged = staged;
+        Ok(self)
+    }
+
+    /// The same with a time that each image stays after its due date, until it has been handed over.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError::Unload`] if it is out of its range.
+    pub fn with_unload(mut self, unload: u64) -> Result<Self, InstanceError> {
+        if unload > LIMIT {
+            return Err(InstanceError::Unload { unload });
+        }
+        self.unload = unload;
+        Ok(self)
+    }
+
+    /// The same with a link whose rate changes.
+    ///
+    /// # Errors
+    ///
+    /// [`InstanceError::LoadTimeAndBandwidth`] if a reservation has a load time of its own, [`InstanceError::Bandwidth`] if the link
+    /// brings more than [`LIMIT`] bytes by the last due date.
+    pub fn with_bandwidth(mut self, bandwidth: Bandwidth) -> Result<Self, InstanceError> {
+        let own = |reservation: &Reservation| reservation.load_time.is_some();
+        if let Some(index) = self.reservations.iter().position(own) {
+            return Err(InstanceError::LoadTimeAndBandwidth { index });
+        }
+        let dues = self.reservations.iter().map(|reservation| reservation.due);
+        let dues = dues.chain(self.staged.iter().map(|image| image.due));
+        bandwidth.check(dues.max().unwrap_or(0) + self.unload)?;
+        self.bandwidth = Some(bandwidth);
+        Ok(self)
+    }
+
+    /// Images on the stage from the beginning.
+    #[must_use]
+    pub fn staged(&self) -> &[Staged] {
+        &self.staged
+    }
+
+    /// How long an image stays after its due date.
+    #[must_use]
+    pub const fn unload(&self) -> u64 {
+        self.unload
+    }
+
+    /// The link's rates, if they change.
+    #[must_use]
+    pub const fn bandwidth(&self) -> Option<&Bandwidth> {
+        self.bandwidth.as_ref()
+    }
+
+    /// A moment on the link's own clock, which shows how much the link can have brought: the moment itself at constant rate.
+    #[must_use]
+    pub fn on_link(&self, time: u64) -> u64 {
+        match &self.bandwidth {
+            Some(bandwidth) => bandwidth.bytes_by(time),
+            None => time,
+        }
+    }
+
+    /// By when a reservation must have been loaded, on the link's clock.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is not a position in [`reservations`](Self::reservations).
+    #[must_use]
+    pub fn due_on_link(&self, index: usize) -> u64 {
+        self.on_link(self.reservations[index].due)
+    }
+
+    /// When an image due at `due` leaves the stage, on the link's clock.
+    #[must_use]
+    pub fn leaves_on_link(&self, due: u64) -> u64 {
+        self.on_link(due + self.unload)
     }
 
     /// Bytes of the stage.
@@ -205,7 +329,11 @@ impl Instance {
     #[must_use]
     pub fn exclusion(&self, index: usize) -> Option<Exclusion> {
         let reservation = &self.reservations[index];
-        let (size, due, loading) = (reservation.size, reservation.due, reservation.loading());
+        let (size, due, loading) = (
+            reservation.size,
+            self.due_on_link(index),
+            reservation.loading(),
+        );
         if size > self.capacity {
             let capacity = self.capacity;
             Some(Exclusion::LargerThanStage { size, capacity })
@@ -225,23 +353,23 @@ impl Instance {
     }
 }
 
-fn check(index: usize, reservation: &Reservation) -> Result<(), InstanceError> {
-    let fields = [
-        ("size", reservation.size, 1),
-        ("due", reservation.due, 0),
-        ("load_time", reservation.loading(), 1),
-    ];
-    for (field, value, least) in fields {
-        if !(least..=LIMIT).contains(&value) {
-            return Err(InstanceError::Field {
-                index,
-                field,
-                value,
-                least,
-            });
-        }
+fn in_range(
+    what: &'static str,
+    index: usize,
+    field: &'static str,
+    value: u64,
+    least: u64,
+) -> Result<(), InstanceError> {
+    if (least..=LIMIT).contains(&value) {
+        return Ok(());
     }
-    Ok(())
+    Err(InstanceError::Field {
+        what,
+        index,
+        field,
+        value,
+        least,
+    })
 }
 
 #[cfg(test)]

@@ -4,15 +4,22 @@
 //! the large one is loaded before the one due at 10. So the general case is approximated, from the continuous optimum, which
 //! bounds it from above. Special sizes are solved exactly.
 
+mod beam;
 mod chosen;
 mod half;
 mod large;
 mod refill;
+mod search;
+mod small;
 
+use std::num::NonZeroUsize;
+
+use crate::continuous::Epsilon;
 use crate::due_order::{self, Item};
-use crate::{Instance, Solution, Unsupported, continuous};
+use crate::{Instance, Schedule, Solution, Unsupported, baseline, continuous};
 
 pub use half::Half;
+pub(crate) use search::Search;
 
 /// A schedule of at least half the greatest weight, with gaps refilled: the best of every [`Half`].
 ///
@@ -26,13 +33,7 @@ pub fn approximate(instance: &Instance) -> Result<Solution, Unsupported> {
     let capacity = due_order::capacity(instance);
     let relaxed = continuous::heaviest(instance)?;
     let optimum = chosen::of(&items, &relaxed.schedule);
-    let mut best = Vec::new();
-    for half in Half::ALL {
-        let kept = refill::refill(capacity, &items, half.of(capacity, &optimum));
-        if weight(&kept) > weight(&best) {
-            best = kept;
-        }
-    }
+    let best = best_half(capacity, &items, &optimum);
     let schedule = due_order::right_tight(&best);
     Ok(Solution::bounded(instance, schedule, relaxed.bound))
 }
@@ -50,6 +51,92 @@ pub fn half(instance: &Instance, half: Half) -> Result<Solution, Unsupported> {
     let schedule = due_order::right_tight(&kept);
     Ok(Solution::bounded(instance, schedule, relaxed.bound))
 }
+
+/// The paper's weighted 2 (1 + ε)-approximation: [`Half::FromRight`] of a continuous schedule found by the FPTAS, in O(n³ / ε).
+///
+/// # Errors
+///
+/// As for [`approximate`].
+pub fn half_of_near_heaviest(
+    instance: &Instance,
+    epsilon: Epsilon,
+) -> Result<Solution, Unsupported> {
+    let items = due_order::items(instance)?;
+    let relaxed = continuous::near_heaviest(instance, epsilon)?;
+    let near = chosen::of(&items, &relaxed.schedule);
+    let kept = Half::FromRight.of(due_order::capacity(instance), &near);
+    let schedule = due_order::right_tight(&kept);
+    Ok(Solution::bounded(instance, schedule, relaxed.bound))
+}
+
+/// For images of at most a seventh of the stage: at least (1 − 1/q) of the greatest weight, with q = ⌊(C − 3 s_max) / (2 s_max)⌋ (INFOCOM
+/// 2010, constant derived here).
+///
+/// The heavier of two: a continuous optimum without every q-th group of loads, and a continuous optimum for a stage that is smaller by the
+/// largest image, which always leaves room for the load under way (beyond the paper).
+///
+/// ```
+/// use mutual_stage::{Instance, Reservation, integral};
+///
+/// let reservations = (0..300).map(|j| Reservation::new(1 + j % 3, 10 + 2 * j / 3, 1 + j % 5));
+/// let solution = integral::small_images(&Instance::new(60, reservations.collect())?)?;
+/// assert!(9 * solution.bound <= 10 * solution.weight);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::TooLarge`] if an image is larger.
+pub fn small_images(instance: &Instance) -> Result<Solution, Unsupported> {
+    let items = due_order::items(instance)?;
+    let capacity = due_order::capacity(instance);
+    let size_max = items.iter().map(|item| item.size).max().unwrap_or(1);
+    let most = capacity / 7;
+    if size_max > most {
+        let (size, most) = (size_max.unsigned_abs(), most.unsigned_abs());
+        return Err(Unsupported::TooLarge { size, most });
+    }
+    let q = (capacity - 3 * size_max) / (2 * size_max);
+    let q = usize::try_from(q)
+        .unwrap_or(usize::MAX)
+        .min(items.len() + 1);
+    let relaxed = continuous::heaviest(instance)?;
+    let optimum = chosen::of(&items, &relaxed.schedule);
+    let grouped = small::without_every(q, size_max, &optimum);
+    let smaller = continuous::heaviest_items(capacity - size_max, &items);
+    let kept = small::heavier(grouped, smaller);
+    let schedule = due_order::right_tight(&kept);
+    Ok(Solution::bounded(instance, schedule, relaxed.bound))
+}
+
+/// The best schedule in due-date order that a beam of some width finds; beyond the paper.
+///
+/// O(n · width · k) for k images on the stage at a time. With unlimited width it is the best in due-date order, which may be less
+/// than the best of all.
+///
+/// # Errors
+///
+/// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Table`] if the bounds that rank its ways take too much memory.
+pub fn beam(instance: &Instance, width: NonZeroUsize) -> Result<Solution, Unsupported> {
+    let items = due_order::items(instance)?;
+    let capacity = due_order::capacity(instance);
+    let bound = continuous::heaviest(instance)?.bound;
+    let too_many = Unsupported::Table {
+        cells: BEAM_STATES_MAX as u128 + 1,
+        most: BEAM_STATES_MAX as u128,
+    };
+    let befores = continuous::befores(capacity, &items, BEAM_STATES_MAX).ok_or(too_many)?;
+    let chosen = beam::best(capacity, &items, &befores, width.get());
+    let kept = refill::refill(capacity, &items, chosen);
+    Ok(Solution::bounded(
+        instance,
+        due_order::right_tight(&kept),
+        bound,
+    ))
+}
+
+/// States that the bounds of a beam may take together.
+const BEAM_STATES_MAX: usize = 1 << 24;
 
 /// The schedule of greatest weight when all images have one size: the continuous optimum of a stage that holds a whole number of them.
 ///
@@ -94,6 +181,32 @@ pub fn large_images_forward(instance: &Instance) -> Result<Solution, Unsupported
     let items = large_items(instance)?;
     let chosen = large::by_states(&items);
     Ok(Solution::exact(instance, due_order::right_tight(&chosen)))
+}
+
+/// What is known before any search: nothing beside staged images, the exact schedule of special sizes, else an approximation.
+pub(crate) fn first_answer(instance: &Instance, items: &[Item], relaxed: &Solution) -> Solution {
+    if !instance.staged().is_empty() {
+        return Solution::bounded(instance, Schedule::default(), relaxed.bound);
+    }
+    let capacity = due_order::capacity(instance);
+    if items.iter().all(|item| item.size > capacity / 2) {
+        let chosen = large::by_intervals(items);
+        return Solution::exact(instance, due_order::right_tight(&chosen));
+    }
+    let optimum = chosen::of(items, &relaxed.schedule);
+    let forward = baseline::forward_items(capacity, items);
+    let kept = small::heavier(
+        best_half(capacity, items, &optimum),
+        refill::refill(capacity, items, chosen::of(items, &forward)),
+    );
+    Solution::bounded(instance, due_order::right_tight(&kept), relaxed.bound)
+}
+
+/// The heaviest of all halves of a continuous optimum, each refilled.
+fn best_half(capacity: i64, items: &[Item], optimum: &[Item]) -> Vec<Item> {
+    let halves = Half::ALL.map(|half| refill::refill(capacity, items, half.of(capacity, optimum)));
+    let best = halves.into_iter().rev().max_by_key(|kept| weight(kept));
+    best.unwrap_or_default()
 }
 
 fn large_items(instance: &Instance) -> Result<Vec<Item>, Unsupported> {

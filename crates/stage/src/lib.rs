@@ -12,8 +12,8 @@
 //! stage never holds more than its capacity. What a load that is under way occupies is the [`Model`]'s matter:
 //! *continuous* counts the bytes that have arrived, *integral* the whole image from the start of its load.
 //!
-//! The continuous model is solved exactly, the integral one (strongly NP-hard once images are already staged) exactly for special
-//! sizes and within a factor of two otherwise. A continuous optimum bounds every integral schedule from above, so each
+//! The continuous model is solved exactly, the integral one (strongly NP-hard once images are already staged) exactly for few or
+//! special sizes, and within a factor of two otherwise. A continuous optimum bounds every integral schedule from above, so each
 //! [`Solution`] tells how far from the best it can be.
 //!
 //! # Which function
@@ -22,6 +22,9 @@
 //! |---|---|---|
 //! | weights, continuous | [`continuous::heaviest`] | exact |
 //! | equal weights, continuous, many reservations | [`continuous::most`] | exact, O(n log n) |
+//! | either model, and some time | [`solve`] | the best found, a bound, and often a proof |
+//! | weights, continuous, and a factor is enough | [`continuous::near_heaviest`] | at least 1 − ε of the best |
+//! | integral, every image at most a seventh of the stage | [`integral::small_images`] | at least 1 − 1/q of the best |
 //! | integral | [`integral::approximate`] | at least half of the best, refilled |
 //! | integral, every image above half the stage | [`integral::large_images`] | exact |
 //! | integral, all images of one size | [`integral::equal_sizes`] | exact |
@@ -40,6 +43,7 @@
 //! INFOCOM 2010. Where the text below goes beyond the paper it says so; every such statement is a property test
 //! against brute force.
 
+mod bandwidth;
 pub mod baseline;
 pub mod continuous;
 mod due_order;
@@ -47,11 +51,17 @@ mod instance;
 pub mod integral;
 mod schedule;
 mod solution;
+mod solve;
 mod tight;
+mod trail;
+mod unsupported;
 mod validate;
 
-pub use instance::{Exclusion, Instance, InstanceError, LIMIT, Model, Reservation, Unsupported};
+pub use bandwidth::{Bandwidth, BandwidthError};
+pub use instance::{Exclusion, Instance, InstanceError, LIMIT, Model, Reservation, Staged};
 pub use schedule::{Load, Schedule};
 pub use solution::Solution;
+pub use solve::solve;
 pub use tight::{Infeasible, right_tight, tighten};
+pub use unsupported::Unsupported;
 pub use validate::{Violation, validate};

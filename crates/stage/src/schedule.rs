@@ -10,7 +10,7 @@ use crate::Instance;
 pub struct Load {
     /// Position in [`Instance::reservations`].
     pub reservation: usize,
-    /// When the load starts.
+    /// When the load starts, on the link's clock ([`Instance::on_link`]): what the link can have brought before.
     pub start: u64,
 }
 

@@ -14,7 +14,7 @@ pub struct Infeasible {
     pub reservation: usize,
 }
 
-/// The schedule with the latest starts for an order of reservations. The stage's capacity plays no part in it.
+/// The schedule with the latest starts for an order of reservations, on the link's clock. The stage's capacity plays no part in it.
 ///
 /// # Errors
 ///
@@ -28,7 +28,7 @@ pub fn right_tight(instance: &Instance, order: &[usize]) -> Result<Schedule, Inf
     let mut loads = Vec::with_capacity(order.len());
     for &reservation in order.iter().rev() {
         let wanted = &instance.reservations()[reservation];
-        let end = wanted.due.min(link_free_until);
+        let end = instance.due_on_link(reservation).min(link_free_until);
         let start = end
             .checked_sub(wanted.loading())
             .ok_or(Infeasible { reservation })?;

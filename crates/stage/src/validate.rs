@@ -91,7 +91,7 @@ fn on_the_link(instance: &Instance, schedule: &Schedule) -> Result<(), Violation
             return Err(Violation::Overlap { reservation, start });
         }
         link_free = end(instance, load);
-        if link_free > u128::from(instance.reservations()[reservation].due) {
+        if link_free > u128::from(instance.due_on_link(reservation)) {
             let end = link_free;
             return Err(Violation::Late { reservation, end });
         }
@@ -99,26 +99,39 @@ fn on_the_link(instance: &Instance, schedule: &Schedule) -> Result<(), Violation
     Ok(())
 }
 
-/// What happens at a moment; departures come first in the integral model, ends first in the continuous one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What happens at a moment; ends come first, then departures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
     Ends,
     Leaves,
     Starts,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Event {
+    at: u64,
+    moment: Moment,
+    size: u64,
+    /// None for what is staged from the beginning.
+    load: Option<Load>,
+}
+
+fn staged_bytes(instance: &Instance) -> u128 {
+    let sizes = instance.staged().iter().map(|image| image.size);
+    sizes.map(u128::from).sum()
+}
+
 /// The whole image counts from the start of its load; room freed at a moment is free at that moment.
 fn integral(instance: &Instance, schedule: &Schedule) -> Result<(), Violation> {
-    let mut held: u128 = 0;
-    for (at, moment, load) in moments(instance, schedule, [Moment::Leaves, Moment::Starts]) {
-        let size = u128::from(instance.reservations()[load.reservation].size);
-        if moment == Moment::Leaves {
-            held -= size;
-            continue;
+    let mut held = staged_bytes(instance);
+    for event in events(instance, schedule) {
+        match event.moment {
+            Moment::Ends => {}
+            Moment::Leaves => held -= u128::from(event.size),
+            Moment::Starts => held += u128::from(event.size),
         }
-        held += size;
         if held > u128::from(instance.capacity()) {
-            return Err(Violation::Overflow { at });
+            return Err(Violation::Overflow { at: event.at });
         }
     }
     Ok(())
@@ -126,20 +139,19 @@ fn integral(instance: &Instance, schedule: &Schedule) -> Result<(), Violation> {
 
 /// What has arrived counts. At most one load is under way at a time, so at most one image is there in part.
 fn continuous(instance: &Instance, schedule: &Schedule) -> Result<(), Violation> {
-    let all = [Moment::Ends, Moment::Leaves, Moment::Starts];
-    let mut whole: u128 = 0;
+    let mut whole = staged_bytes(instance);
     let mut under_way: Option<Load> = None;
-    for (at, moment, load) in moments(instance, schedule, all) {
-        let size = u128::from(instance.reservations()[load.reservation].size);
-        match moment {
-            Moment::Starts => under_way = Some(load),
+    for event in events(instance, schedule) {
+        let size = u128::from(event.size);
+        match event.moment {
+            Moment::Starts => under_way = event.load,
             Moment::Ends => {
                 under_way = None;
                 whole += size;
-                full(instance, whole, None, at)?;
+                full(instance, whole, None, event.at)?;
             }
             Moment::Leaves => {
-                full(instance, whole, under_way, at)?;
+                full(instance, whole, under_way, event.at)?;
                 whole -= size;
             }
         }
@@ -164,26 +176,35 @@ fn full(instance: &Instance, whole: u128, part: Option<Load>, at: u64) -> Result
     Ok(())
 }
 
-fn moments<const N: usize>(
-    instance: &Instance,
-    schedule: &Schedule,
-    kinds: [Moment; N],
-) -> Vec<(u64, Moment, Load)> {
-    let mut moments: Vec<_> = schedule
-        .loads()
-        .iter()
-        .flat_map(|load| kinds.map(|kind| (when(instance, load, kind), kind, *load)))
+/// Everything that happens, in order.
+fn events(instance: &Instance, schedule: &Schedule) -> Vec<Event> {
+    let leaving = instance.staged().iter().map(|image| Event {
+        at: instance.leaves_on_link(image.due),
+        moment: Moment::Leaves,
+        size: image.size,
+        load: None,
+    });
+    let loads = schedule.loads().iter();
+    let mut events: Vec<_> = loads
+        .flat_map(|load| events_of(instance, *load))
+        .chain(leaving)
         .collect();
-    moments.sort_by_key(|(at, kind, _)| (*at, *kind));
-    moments
+    events.sort_by_key(|event| (event.at, event.moment));
+    events
 }
 
 /// Called after the link was checked, so that an end lies before a due date and fits.
-fn when(instance: &Instance, load: &Load, moment: Moment) -> u64 {
+fn events_of(instance: &Instance, load: Load) -> [Event; 3] {
     let reservation = &instance.reservations()[load.reservation];
-    match moment {
-        Moment::Starts => load.start,
-        Moment::Ends => load.start + reservation.loading(),
-        Moment::Leaves => reservation.due,
-    }
+    let event = |at, moment| Event {
+        at,
+        moment,
+        size: reservation.size,
+        load: Some(load),
+    };
+    [
+        event(load.start, Moment::Starts),
+        event(load.start + reservation.loading(), Moment::Ends),
+        event(instance.leaves_on_link(reservation.due), Moment::Leaves),
+    ]
 }

@@ -4,9 +4,8 @@
 //! of two states, one that has no more weight and no more time can never lead to more. Moving the free time back to the next due
 //! date (the clamp) makes many states equal, which is what keeps fronts short.
 
-use super::floor;
-use super::trail::{Path, START, Trail};
 use crate::due_order::Item;
+use crate::trail::{Path, START, Trail};
 
 /// One way to have served some of the reservations seen so far.
 #[derive(Debug, Clone, Copy)]
@@ -23,28 +22,106 @@ impl State {
     }
 }
 
-/// The chosen items, by due date; `items` come by due date.
-pub(super) fn heaviest(capacity: i64, items: &[Item]) -> Vec<Item> {
-    let mut trail = Trail::default();
-    let mut front = vec![State {
-        weight: 0,
-        free_until: i64::MAX,
-        path: START,
-    }];
-    let mut spare = Vec::new();
+/// The chosen items, by due date; `items` come by due date, each with the earliest start of its load.
+pub(super) fn heaviest(items: &[Item], floors: &[i64]) -> Vec<Item> {
+    let mut fronts = Fronts::new();
     for (position, item) in items.iter().enumerate().rev() {
-        let choice = u32::try_from(position).expect("instances count in 32 bits");
-        let earliest = floor(capacity, item);
-        clamp(&mut trail, &mut front, item.due);
-        merge(&mut trail, &front, &mut spare, item, earliest, choice);
-        for state in front.drain(..) {
-            trail.release(state.path);
-        }
-        std::mem::swap(&mut front, &mut spare);
+        fronts.add(item, floors[position], position);
     }
-    let best = front.last().map_or(START, |state| state.path);
-    let chosen = trail.choices(best).into_iter();
-    chosen.map(|position| items[position as usize]).collect()
+    fronts.chosen(items)
+}
+
+/// The greatest weight of what is left from a moment on, by what the link has brought for it before: an upper bound for
+/// every schedule that serves only items after some place in due-date order.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    /// (free until, weight), ascending in weight.
+    front: Vec<(i64, u128)>,
+}
+
+impl Rest {
+    /// The greatest weight that can still be served if the link works for it from `from` on.
+    pub(crate) fn weight(&self, from: i64) -> u128 {
+        let able = self
+            .front
+            .partition_point(|(free_until, _)| *free_until >= from);
+        able.checked_sub(1).map_or(0, |last| self.front[last].1)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.front.len()
+    }
+}
+
+/// What is left after each number of items, from none to all: the last one is empty. `None` if that takes more than `most` states.
+pub(super) fn rests(items: &[Item], floors: &[i64], most: usize) -> Option<Vec<Rest>> {
+    let mut fronts = Fronts::new();
+    let mut rests = vec![fronts.rest()];
+    let mut states = 0;
+    for (position, item) in items.iter().enumerate().rev() {
+        fronts.add(item, floors[position], position);
+        let rest = fronts.rest();
+        states += rest.len();
+        if states > most {
+            return None;
+        }
+        rests.push(rest);
+    }
+    rests.reverse();
+    Some(rests)
+}
+
+/// The front so far, and room for the next one.
+struct Fronts {
+    trail: Trail,
+    front: Vec<State>,
+    spare: Vec<State>,
+}
+
+impl Fronts {
+    fn new() -> Self {
+        let nothing = State {
+            weight: 0,
+            free_until: i64::MAX,
+            path: START,
+        };
+        Self {
+            trail: Trail::default(),
+            front: vec![nothing],
+            spare: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, item: &Item, floor: i64, position: usize) {
+        let choice = u32::try_from(position).expect("instances count in 32 bits");
+        clamp(&mut self.trail, &mut self.front, item.due);
+        merge(
+            &mut self.trail,
+            &self.front,
+            &mut self.spare,
+            item,
+            floor,
+            choice,
+        );
+        for state in self.front.drain(..) {
+            self.trail.release(state.path);
+        }
+        std::mem::swap(&mut self.front, &mut self.spare);
+    }
+
+    fn rest(&self) -> Rest {
+        let states = self.front.iter();
+        let front = states
+            .map(|state| (state.free_until, state.weight))
+            .collect();
+        Rest { front }
+    }
+
+    fn chosen(&self, items: &[Item]) -> Vec<Item> {
+        let best = self.front.last().map_or(START, |state| state.path);
+        let chosen = self.trail.choices(best).into_iter();
+        chosen.map(|position| items[position as usize]).collect()
+    }
 }
 
 /// No load of an earlier due date can use the link after it. Fronts ascend in weight and so descend in free time: those states at the

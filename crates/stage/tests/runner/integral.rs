@@ -1,7 +1,10 @@
 //! The integral algorithms: exact where they say so, at least half elsewhere.
 
 use mutual_stage::integral::{self, Half};
-use mutual_stage::{Instance, Model, Solution, Unsupported, validate};
+use std::num::NonZeroUsize;
+
+use mutual_stage::continuous::Epsilon;
+use mutual_stage::{Instance, Model, Solution, Unsupported, solve, validate};
 use proptest::prelude::*;
 
 use crate::{brute, small};
@@ -57,6 +60,80 @@ proptest! {
             assert_feasible(&given, &solution);
             prop_assert!(2 * solution.weight >= bound, "{:?}", half);
         }
+    }
+
+    #[test]
+    fn the_search_is_exact(given in small::any(5)) {
+        assert_best(&given, &solve(&given, Model::Integral, &mut || false).unwrap());
+    }
+
+    #[test]
+    fn the_search_is_exact_beside_staged_images(given in small::beside_staged(5)) {
+        assert_best(&given, &solve(&given, Model::Integral, &mut || false).unwrap());
+    }
+
+    #[test]
+    fn the_search_is_exact_on_a_link_of_changing_rate(given in small::changing_rate(5)) {
+        assert_best(&given, &solve(&given, Model::Integral, &mut || false).unwrap());
+    }
+
+    #[test]
+    fn the_search_is_exact_for_few_sizes(given in small::few_sizes(5)) {
+        assert_best(&given, &solve(&given, Model::Integral, &mut || false).unwrap());
+    }
+
+    #[test]
+    fn a_search_that_is_stopped_answers_all_the_same(given in small::any(5), steps in 0usize..12) {
+        let mut left = steps;
+        let mut stop = || { left = left.saturating_sub(1); left == 0 };
+        let solution = solve(&given, Model::Integral, &mut stop).unwrap();
+        assert_feasible(&given, &solution);
+        prop_assert!(brute::heaviest(&given, Model::Integral) <= solution.bound);
+    }
+
+    #[test]
+    fn an_unlimited_beam_is_the_best_in_due_date_order(given in small::any(5)) {
+        let solution = integral::beam(&given, NonZeroUsize::MAX).unwrap();
+        assert_feasible(&given, &solution);
+        prop_assert_eq!(solution.weight, brute::heaviest_by_due_date(&given, Model::Integral));
+        let narrow = integral::beam(&given, NonZeroUsize::MIN).unwrap();
+        assert_feasible(&given, &narrow);
+        prop_assert!(narrow.weight <= solution.weight);
+    }
+
+    #[test]
+    fn the_weighted_scan_keeps_half_of_nearly_all(given in small::any(100_000), millionths in 1u32..=1_000_000) {
+        let epsilon = Epsilon::millionths(millionths).unwrap();
+        let solution = integral::half_of_near_heaviest(&given, epsilon).unwrap();
+        assert_feasible(&given, &solution);
+        let best = mutual_stage::continuous::heaviest(&given).unwrap().weight;
+        prop_assert!(2_000_000 * solution.weight >= u128::from(1_000_000 - millionths) * best);
+    }
+
+    #[test]
+    fn small_images_lose_one_part_of_q(
+        capacity in 14u64..90,
+        rows in prop::collection::vec((0u64..100, 0u64..300, 1u64..9), 0..120),
+    ) {
+        let most = capacity / 7;
+        let rows: Vec<_> = rows.into_iter().map(|(size, due, weight)| (1 + size % most, due, weight)).collect();
+        let given = small::instance(capacity, &rows);
+        let solution = integral::small_images(&given).unwrap();
+        assert_feasible(&given, &solution);
+        let size_max = given.reservations().iter().filter(|r| r.size <= r.due).map(|r| r.size).max().unwrap_or(1);
+        let q = u128::from((capacity - 3 * size_max) / (2 * size_max));
+        prop_assert!(q * solution.weight >= (q - 1) * solution.bound);
+    }
+
+    #[test]
+    fn a_stage_smaller_by_the_largest_image_leaves_room(given in small::any(4)) {
+        let sizes = given.reservations().iter().map(|r| r.size);
+        let largest = sizes.filter(|size| *size < given.capacity()).max().unwrap_or(1);
+        let rows: Vec<_> = given.reservations().iter().filter(|r| r.size <= largest).map(|r| (r.size, r.due, r.weight)).collect();
+        let smaller = small::instance(given.capacity() - largest, &rows);
+        let schedule = mutual_stage::continuous::heaviest(&smaller).unwrap().schedule;
+        let whole = small::instance(given.capacity(), &rows);
+        prop_assert_eq!(validate(&whole, Model::Integral, &schedule), Ok(()));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Small instances, by chance and by hand.
 
-use mutual_stage::{Instance, Reservation};
+use mutual_stage::{Bandwidth, Instance, Reservation, Staged};
 use proptest::prelude::*;
 
 /// An instance written down as (size, due) or more.
@@ -65,4 +65,43 @@ pub(crate) fn with_load_times(capacity: u64, rows: &[(u64, u64, u64, u64)]) -> I
         ..Reservation::new(*size, *due, *weight)
     };
     Instance::new(capacity, rows.iter().map(reservation).collect()).expect("rows are in range")
+}
+
+/// Images on the stage from the beginning, and up to five reservations.
+pub(crate) fn beside_staged(weight_max: u64) -> impl Strategy<Value = Instance> {
+    (4u64..12).prop_flat_map(move |capacity| {
+        let row = (1..=capacity, 0..=3 * capacity, 0..=weight_max);
+        let staged = prop::collection::vec((1..=capacity / 2, 0..=2 * capacity), 0..=2);
+        let rows = prop::collection::vec(row, 0..=5);
+        (rows, staged).prop_map(move |(rows, staged)| {
+            let staged = staged.into_iter().map(|(size, due)| Staged { size, due });
+            instance(capacity, &rows)
+                .with_staged(staged.collect())
+                .expect("halves fit twice")
+        })
+    })
+}
+
+/// A link of changing rate, with pauses.
+pub(crate) fn changing_rate(weight_max: u64) -> impl Strategy<Value = Instance> {
+    let steps = prop::collection::vec((1u64..5, 0u64..4), 1..4);
+    (any(weight_max), steps).prop_map(|(given, steps)| {
+        let mut from = 0;
+        let steps = steps.into_iter().map(|(length, rate)| {
+            let step = (from, rate);
+            from += length;
+            step
+        });
+        let bandwidth = Bandwidth::new(steps.collect()).expect("steps ascend");
+        given.with_bandwidth(bandwidth).expect("numbers are small")
+    })
+}
+
+/// Two sizes for all, so that images are interchangeable.
+pub(crate) fn few_sizes(weight_max: u64) -> impl Strategy<Value = Instance> {
+    (4u64..14, 1u64..4, 2u64..7).prop_flat_map(move |(capacity, small, large)| {
+        let size = prop_oneof![Just(small), Just(large.min(capacity))];
+        let row = (size, 0..=2 * capacity, 0..=weight_max);
+        prop::collection::vec(row, 0..=7).prop_map(move |rows| instance(capacity, &rows))
+    })
 }

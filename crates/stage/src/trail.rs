@@ -4,11 +4,11 @@
 //! here counts what leads to it, and is used again when that is nothing.
 
 /// The empty path.
-pub(super) const START: Path = Path(u32::MAX);
+pub(crate) const START: Path = Path(u32::MAX);
 
 /// A path through the choices made; it is valid until released.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Path(u32);
+pub(crate) struct Path(u32);
 
 #[derive(Debug)]
 struct Node {
@@ -19,14 +19,14 @@ struct Node {
 
 /// All paths that something still leads to.
 #[derive(Debug, Default)]
-pub(super) struct Trail {
+pub(crate) struct Trail {
     nodes: Vec<Node>,
     free: Vec<Path>,
 }
 
 impl Trail {
     /// The path that goes on from `before` with `choice`; the caller holds one reference to it.
-    pub(super) fn extend(&mut self, before: Path, choice: u32) -> Path {
+    pub(crate) fn extend(&mut self, before: Path, choice: u32) -> Path {
         self.retain(before);
         let node = Node {
             choice,
@@ -44,14 +44,14 @@ impl Trail {
     }
 
     /// One more reference to a path.
-    pub(super) fn retain(&mut self, path: Path) {
+    pub(crate) fn retain(&mut self, path: Path) {
         if path != START {
             self.nodes[path.0 as usize].references += 1;
         }
     }
 
     /// One reference less; what nothing leads to any more is forgotten.
-    pub(super) fn release(&mut self, mut path: Path) {
+    pub(crate) fn release(&mut self, mut path: Path) {
         while path != START {
             let node = &mut self.nodes[path.0 as usize];
             node.references -= 1;
@@ -64,7 +64,7 @@ impl Trail {
     }
 
     /// The choices of a path, the last one first.
-    pub(super) fn choices(&self, mut path: Path) -> Vec<u32> {
+    pub(crate) fn choices(&self, mut path: Path) -> Vec<u32> {
         let mut choices = Vec::new();
         while path != START {
             let node = &self.nodes[path.0 as usize];

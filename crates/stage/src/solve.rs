@@ -1,0 +1,86 @@
+//! The best schedule that time allows, whatever the model.
+
+use crate::continuous::{self, Occupied};
+use crate::due_order::{self, Item};
+use crate::integral::{self, Search};
+use crate::{Instance, Model, Schedule, Solution, Unsupported, right_tight};
+
+/// Solves an instance as well as it can until told to stop, and says how good the answer is.
+///
+/// The continuous model is solved exactly at once. For the integral one, the approximations come first, then the exact search
+/// in ever wider passes: the schedule only gets heavier and the bound only lower, until both meet. `stop` is asked often (at each due date of
+/// each pass); a search that ends at once still answers with an approximation.
+///
+/// ```
+/// use mutual_stage::{Instance, Model, Reservation, solve};
+///
+/// let due = |k| 100 + 11 * k;
+/// let reservations = (0..200).map(|k| Reservation::new([3, 10, 30][k as usize % 3], due(k), 1));
+/// let instance = Instance::new(40, reservations.collect())?;
+/// let solution = solve(&instance, Model::Integral, &mut || false)?;
+/// assert!(solution.is_proved_best());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Unload`] if images stay after their due dates.
+pub fn solve(
+    instance: &Instance,
+    model: Model,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<Solution, Unsupported> {
+    let items = due_order::items_beside_staged(instance)?;
+    let relaxed = continuous_best(instance, &items)?;
+    match model {
+        Model::Continuous => Ok(relaxed),
+        Model::Integral => Ok(integral_best(instance, &items, &relaxed, stop)),
+    }
+}
+
+fn continuous_best(instance: &Instance, items: &[Item]) -> Result<Solution, Unsupported> {
+    let are_equal = items
+        .windows(2)
+        .all(|pair| pair[0].weight == pair[1].weight);
+    match are_equal {
+        true => continuous::most(instance),
+        false => continuous::heaviest(instance),
+    }
+}
+
+fn integral_best(
+    instance: &Instance,
+    items: &[Item],
+    relaxed: &Solution,
+    stop: &mut dyn FnMut() -> bool,
+) -> Solution {
+    let first = integral::first_answer(instance, items, relaxed);
+    if first.is_proved_best() {
+        return first;
+    }
+    let Solution {
+        mut schedule,
+        weight,
+        bound,
+    } = first;
+    let Some(mut search) = Search::new(&Occupied::of(instance), items, weight) else {
+        return Solution::bounded(instance, schedule, bound);
+    };
+    search.lower_bound_to(bound);
+    let mut bound = bound;
+    while !search.is_done() && !stop() {
+        let found = search.pass(stop);
+        bound = found.bound;
+        if let Some(order) = found.order {
+            schedule = tightened(instance, &order).unwrap_or(schedule);
+        }
+    }
+    Solution::bounded(instance, schedule, bound)
+}
+
+/// The search only finds orders that the link is fast enough for.
+fn tightened(instance: &Instance, order: &[usize]) -> Option<Schedule> {
+    let tight = right_tight(instance, order);
+    debug_assert!(tight.is_ok(), "labels keep their due dates");
+    tight.ok()
+}
