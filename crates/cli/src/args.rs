@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::client::Places;
 use crate::commands::{
     cancel, completions, demo, explain, get, logs, ls, measure, node, nodes, org, run, show, store,
     submit, up,
@@ -58,6 +59,8 @@ pub(crate) struct Session {
     pub(crate) output: Output,
     pub(crate) context: Option<PathBuf>,
     pub(crate) verbose: u8,
+    /// Left when the command is over.
+    pub(crate) places: Places,
 }
 
 impl Cli {
@@ -67,11 +70,18 @@ impl Cli {
             output: Output::new(self.json),
             context: self.context.clone(),
             verbose: self.verbose,
+            places: Places::default(),
         }
     }
 
-    /// Runs the command; the number is the process's exit code.
+    /// Runs the command and takes leave of the network; the number is the process's exit code.
     pub(crate) async fn run(self, session: &Session) -> Outcome<u8> {
+        let outcome = self.obey(session).await;
+        session.places.leave().await;
+        outcome
+    }
+
+    async fn obey(self, session: &Session) -> Outcome<u8> {
         let done = |outcome: Outcome| outcome.map(|()| 0);
         match self.command {
             Command::Demo(args) => demo::run(session, args).await,

@@ -24,10 +24,13 @@ use crate::output::Output;
 mod control;
 mod exchange;
 pub(crate) mod follow;
+mod offer;
 mod transfer;
 
 use control::Control;
 use exchange::Exchange;
+pub(crate) use exchange::Places;
+pub(crate) use transfer::check_target;
 
 /// Tasks in one submission; the store's own bound.
 const SUBMIT_MAX: usize = 1_000;
@@ -75,6 +78,7 @@ pub(crate) struct Client {
     output: Output,
     control: Control,
     store: Option<HttpStore>,
+    places: Places,
     /// Started when the first object travels.
     exchange: OnceCell<Exchange>,
 }
@@ -94,6 +98,7 @@ impl Client {
             output: session.output,
             control,
             store,
+            places: session.places.clone(),
             exchange: OnceCell::new(),
         })
     }
@@ -214,14 +219,20 @@ impl Client {
     async fn submit_once(&self, tasks: Vec<Submission>) -> Outcome<Vec<JobId>> {
         match unless_absent(self.control.submit(&tasks).await)? {
             Some(jobs) => Ok(jobs),
-            None => {
-                let submitted = self.store()?.submit(&nobody(), tasks).await?;
-                Ok(submitted
-                    .into_iter()
-                    .map(|submitted| submitted.job)
-                    .collect())
-            }
+            None => self.submit_and_offer(tasks).await,
         }
+    }
+
+    /// Straight to the demand store; then what control would have done (DESIGN §1).
+    async fn submit_and_offer(&self, tasks: Vec<Submission>) -> Outcome<Vec<JobId>> {
+        let store = self.store()?;
+        let submitted = store.submit(&nobody(), tasks.clone()).await?;
+        let jobs: Vec<JobId> = submitted.iter().map(|submitted| submitted.job).collect();
+        if let Err(failure) = self.offer(store, &jobs, &tasks).await {
+            // They are queued: agents that ask the store find them all the same.
+            tracing::info!(%failure, "the jobs were not offered to agents");
+        }
+        Ok(jobs)
     }
 
     /// The machines that serve the user's namespace, by their own records in the DHT.
@@ -235,7 +246,7 @@ impl Client {
     /// The node that this client is while objects travel.
     async fn exchange(&self) -> Outcome<&Exchange> {
         self.exchange
-            .get_or_try_init(|| Exchange::start(&self.context))
+            .get_or_try_init(|| Exchange::start(&self.context, &self.places))
             .await
     }
 }

@@ -47,7 +47,8 @@ pub(crate) struct ContextFile {
     /// Public keys of the organisations whose members are believed.
     #[serde(default)]
     pub(crate) trusted_organisations: Vec<PublicKey>,
-    /// Other peers that must hold a result before it counts, unless the job says.
+    /// Other peers that must hold a result before it counts, unless the job says: 1 if absent. With
+    /// 0, which `mutual up` sets for a cloud of one machine, a result dies with the disk it is on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) result_copies: Option<u32>,
 }
@@ -120,6 +121,11 @@ impl Context {
         }
         let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&error))?;
         Ok(Zeroizing::new(text.trim().to_owned()))
+    }
+
+    /// Where the peers met last are kept, for when every bootstrap peer is down.
+    pub(crate) fn peers_path(&self) -> PathBuf {
+        self.dir.join("peers")
     }
 
     /// The user's secret key.

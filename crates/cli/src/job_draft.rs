@@ -4,6 +4,7 @@
 //! [`TaskSpec`]. Errors of meaning name the field; those in a file also their place.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use mutual_node::config::document::{Document, DocumentError};
@@ -23,6 +24,8 @@ const CPUS_DEFAULT: f64 = 1.0;
 const MEMORY_DEFAULT: Size = Size(512 << 20);
 /// Most members of one array; the model's own bound.
 const ARRAY_MAX: u32 = 100_000;
+/// Longest job file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Most entries of `inputs`.
 const INPUTS_MAX: usize = 1_024;
 
@@ -234,12 +237,25 @@ impl<'text> JobFile<'text> {
     }
 }
 
+/// The bytes of a file that is read as a whole.
+fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::open(path)?.take(FILE_BYTES_MAX + 1);
+    file.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(std::io::Error::other(
+            "longer than 1 MiB; is it a job file?",
+        ));
+    }
+    Ok(bytes)
+}
+
 impl JobDraft {
     /// Reads a job file; relative inputs are taken from its directory.
     pub(crate) fn load(path: &Path) -> Outcome<Self> {
         let failure =
             |error: &dyn std::fmt::Display| Failure::user(format!("{}: {error}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| failure(&error))?;
+        let bytes = read_bounded(path).map_err(|error| failure(&error))?;
         let text = String::from_utf8(bytes)
             .map_err(|_| failure(&"not UTF-8").hint("save the job file as UTF-8 text"))?;
         let file = JobFile::parse(&text).map_err(|error| {

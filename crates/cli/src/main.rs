@@ -14,6 +14,7 @@ mod failure;
 mod job_draft;
 mod organisation;
 mod output;
+mod scratch;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;

@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "runner/cloud.rs"]
-mod cloud;
 #[path = "runner/errors.rs"]
 mod errors;
+#[path = "runner/heavy.rs"]
+mod heavy;
 #[path = "runner/help.rs"]
 mod help;
 #[path = "runner/job_file.rs"]

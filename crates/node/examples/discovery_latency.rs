@@ -96,6 +96,7 @@ fn mirror(job: JobId) -> Result<Record, Failure> {
         holder: None,
         fence: None,
         result: None,
+        sealed_key: Vec::new(),
         providers: vec![],
     };
     Ok(Record {

@@ -22,7 +22,6 @@ use mutual_data::store::Options;
 use mutual_model::identity::{IdentityError, NodeKey, Role};
 use mutual_model::ids::Incarnation;
 use mutual_model::record::{NodeRecord, Trust};
-use mutual_model::resources::Resources;
 use tokio::task::JoinSet;
 
 use crate::agent::{AgentError, AgentNode};
@@ -36,6 +35,7 @@ use crate::discovery::{Bootstrap, Discovery, DiscoveryConfig, DiscoveryError, Pr
 use crate::swarm::{Members, Swarm, SwarmConfig, SwarmError};
 
 use addresses::{Reach, multiaddrs};
+pub use dht::neighbours;
 
 /// How often blocks that nobody pins any more are cleared away.
 const COLLECT_EVERY: Duration = Duration::from_secs(600);
@@ -160,16 +160,9 @@ impl Core {
     /// What this node says of itself as long as no agent says more.
     fn record(&self) -> NodeRecord {
         NodeRecord {
-            node: self.signer.key().public(),
             udp: vec![self.reach.at(self.discovery.local_addr())],
-            http: Vec::new(),
             p2p: self.reach.peers(&self.swarm),
-            total: Resources::ZERO,
-            free: Resources::ZERO,
-            slots: 0,
-            slots_free: 0,
-            isolation: Vec::new(),
-            labels: BTreeMap::new(),
+            ..NodeRecord::new(self.signer.key().public())
         }
     }
 

@@ -62,6 +62,8 @@ pub struct DemandServerConfig {
     pub terms: LeaseTerms,
     /// Whether a set of servers that may lose acknowledged commits is accepted.
     pub accept_data_loss: bool,
+    /// Whether the server itself offers and announces queued jobs.
+    pub offers: bool,
 }
 
 /// What a demand server works with.
@@ -176,6 +178,7 @@ impl DemandServer {
 struct Ports {
     listener: TcpListener,
     url: String,
+    offers: bool,
     watch: Watch,
     notices: mpsc::Receiver<crate::liveness::Notice>,
 }
@@ -199,13 +202,14 @@ impl Ports {
         Ok(Self {
             listener,
             url: url.unwrap_or_else(|| format!("http://{address}")),
+            offers: config.offers,
             watch,
             notices,
         })
     }
 
     fn serve(self, store: Arc<dyn DemandStore>, deps: DemandServerDeps) -> DemandServer {
-        let parts = Parts::new(Arc::clone(&store), deps, self.url.clone());
+        let parts = Parts::new(Arc::clone(&store), deps, self.url.clone(), self.offers);
         let counts = parts.counts.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(verdicts::run(self.notices, parts.judge()));
@@ -228,6 +232,7 @@ struct Parts {
     changes: Option<watch::Receiver<u64>>,
     deps: DemandServerDeps,
     url: String,
+    offers: bool,
     who: Principal,
     offerer: Arc<Offerer>,
     counts: Counts,
@@ -235,7 +240,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(store: Arc<dyn DemandStore>, deps: DemandServerDeps, url: String) -> Self {
+    fn new(store: Arc<dyn DemandStore>, deps: DemandServerDeps, url: String, offers: bool) -> Self {
         let counts = Counts::default();
         let offerer = Offerer::new(
             Voucher::Node(deps.signer.clone()),
@@ -251,6 +256,7 @@ impl Parts {
             store,
             deps,
             url,
+            offers,
             counts,
         }
     }
@@ -294,10 +300,12 @@ impl Parts {
             offerer: Arc::clone(&self.offerer),
             counts: self.counts.clone(),
             demand_url: self.url.clone(),
-            patience: Duration::ZERO,
+            patience: self.offers.then_some(Duration::ZERO),
         };
         tasks.spawn(feed.clone().run(follow.clone()));
-        tasks.spawn(feed.announce(follow));
+        if self.offers {
+            tasks.spawn(feed.announce(follow));
+        }
         tasks.spawn(poke(watch, touches));
         let member = self.deps.signer.certificate().membership();
         tasks.spawn(Arc::clone(&self.offerer).keep_roster(member.namespaces.clone()));

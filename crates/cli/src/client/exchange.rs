@@ -1,9 +1,10 @@
 //! The short-lived node that a client is while it seeds or fetches: a block store in a temporary
 //! directory, a swarm, and a client's place in the DHT.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use mutual_node::auth::unix_now;
 use mutual_node::data::BlockStore;
 use mutual_node::data::store::Options;
@@ -13,14 +14,37 @@ use mutual_node::model::ids::{Incarnation, JobId, Namespace};
 use mutual_node::model::kademlia::Identity;
 use mutual_node::model::record::{NodeRecord, StatusMirror, Trust};
 use mutual_node::swarm::{Members, PeerAddr, Swarm, SwarmConfig};
-use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
+use crate::scratch::Scratch;
 
 /// How long the DHT is asked for peers.
 pub(super) const LOOK_UP: Duration = Duration::from_secs(3);
+
+/// How long leaving may take.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// Places in the DHT that this run of the program took. Leaving one in order keeps the peers it met
+/// for the next run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<Mutex<Vec<Discovery>>>);
+
+impl Places {
+    fn taken(&self) -> MutexGuard<'_, Vec<Discovery>> {
+        // What a panicking thread left is still a list.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves them all.
+    pub(crate) async fn leave(&self) {
+        let taken = std::mem::take(&mut *self.taken());
+        let leaving = taken.iter().map(Discovery::shutdown);
+        // Peers that were not kept are found again.
+        let _ = tokio::time::timeout(LEAVE, join_all(leaving)).await;
+    }
+}
 
 /// One client's node. The directory goes with it.
 #[derive(Debug)]
@@ -30,22 +54,20 @@ pub(super) struct Exchange {
     pub(super) key: Arc<NodeKey>,
     context: Context,
     certificate: Certificate,
+    places: Places,
     discovery: OnceCell<Discovery>,
-    dir: TempDir,
+    dir: Scratch,
 }
 
 impl Exchange {
     /// Opens ports of its own choice.
-    pub(super) async fn start(context: &Context) -> Outcome<Self> {
+    pub(super) async fn start(context: &Context, places: &Places) -> Outcome<Self> {
         let key = Arc::new(context.key()?);
         let certificate = context.certificate()?.ok_or_else(|| {
             Failure::configuration("the context names no certificate, so no peer would talk to you")
                 .hint("your organisation makes one with `mutual org token`")
         })?;
-        let dir = tempfile::Builder::new()
-            .prefix("mutual-client-")
-            .tempdir()
-            .map_err(|error| Failure::user(format!("no temporary directory: {error}")))?;
+        let dir = Scratch::new("mutual-client-")?;
         let options = Options {
             durable: false,
             ..Options::default()
@@ -69,6 +91,7 @@ impl Exchange {
             key,
             context: context.clone(),
             certificate,
+            places: places.clone(),
             discovery: OnceCell::new(),
             dir,
         })
@@ -80,7 +103,7 @@ impl Exchange {
     }
 
     /// This client's place in the DHT, taken when it is first needed.
-    async fn discovery(&self) -> Outcome<&Discovery> {
+    pub(super) async fn discovery(&self) -> Outcome<&Discovery> {
         self.discovery.get_or_try_init(|| self.join()).await
     }
 
@@ -92,6 +115,7 @@ impl Exchange {
         let any = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
         let mut config = DiscoveryConfig::new(any, bootstrap.collect());
         config.kademlia.client = true;
+        config.peers_file = Some(self.context.peers_path());
         let identity = Identity {
             key: self.key.as_ref().clone(),
             certificate: self.certificate.clone(),
@@ -104,6 +128,7 @@ impl Exchange {
         let discovery = Discovery::start(config, identity)
             .await
             .map_err(Failure::configuration)?;
+        self.places.taken().push(discovery.clone());
         discovery.wait_for_peers(1, LOOK_UP).await;
         Ok(discovery)
     }

@@ -1,12 +1,13 @@
 //! Objects of a user: inputs sealed, seeded and vouched for; results fetched, verified, opened.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mutual_node::agent::SCHEME;
 use mutual_node::data::transfer::FetchOptions;
 use mutual_node::data::tree::{
-    Choice, Kind as EntryKind, Limits, PackOptions, Tree, pack_selected,
+    Choice, Kind as EntryKind, Limits, PackOptions, Tree, Unpacked, pack_selected,
 };
 use mutual_node::data::{Cid, DataKey};
 use mutual_node::demand::http::{INPUT_KEY_PURPOSE, RESULT_KEY_PURPOSE};
@@ -17,7 +18,7 @@ use mutual_node::swarm::{PeerAddr, SwarmError};
 
 use super::Client;
 use super::exchange::{Exchange, addresses};
-use crate::failure::{Failure, Naming as _, Outcome};
+use crate::failure::{Failure, Kind, Naming as _, Outcome};
 
 /// Peers asked to keep an input, if there are so many; one is enough to go on.
 const COPIES: usize = 2;
@@ -39,6 +40,13 @@ pub(crate) struct Downloaded {
     pub(crate) bytes: u64,
     /// Ids of the peers that sent blocks.
     pub(crate) peers: Vec<String>,
+}
+
+/// An object to be fetched.
+#[derive(Debug)]
+struct Sought {
+    namespace: Namespace,
+    manifest: Manifest,
 }
 
 impl Client {
@@ -160,26 +168,62 @@ impl Client {
 
     /// Fetches a job's result by its content id, verifies and opens it, and writes it to `dir`.
     pub(crate) async fn download(&self, job: JobId, dir: &Path) -> Outcome<Downloaded> {
-        let view = self.job(job).await?;
-        let output = view
-            .result
-            .as_ref()
-            .and_then(|result| result.output.as_ref());
-        let output = output.ok_or_else(|| no_result(&view))?;
-        let (root, peers) = self.fetch(&view, output).await?;
-        let key = self.open_key(output).await?;
+        let output = self.output_of(job).await?;
+        let (root, peers) = self.fetch(&output).await?;
+        let key = self.open_key(&output.manifest).await?;
         let exchange = self.exchange().await?;
         let unpacked = tokio::task::block_in_place(|| {
-            std::fs::create_dir_all(dir).naming(dir.display())?;
             let tree = Tree::open(&exchange.blocks, &root, &key).map_err(Failure::internal)?;
-            tree.unpack(dir, Limits::default())
-                .map_err(|error| Failure::user(format!("{}: {error}", dir.display())))
+            unpack_whole(&tree, dir)
         })?;
         Ok(Downloaded {
             root: root.to_string(),
             files: unpacked.entries,
             bytes: unpacked.bytes,
             peers,
+        })
+    }
+
+    /// Where a job's result is: from control or store, else from what the DHT remembers.
+    async fn output_of(&self, job: JobId) -> Outcome<Sought> {
+        let view = match self.job(job).await {
+            Err(failure) if failure.kind == Kind::Unavailable => {
+                return self.remembered_output(job, failure).await;
+            }
+            answered => answered?,
+        };
+        let output = view
+            .result
+            .as_ref()
+            .and_then(|result| result.output.clone());
+        Ok(Sought {
+            manifest: output.ok_or_else(|| no_result(&view))?,
+            namespace: view.namespace,
+        })
+    }
+
+    /// With control and store down; `failure` stands if the DHT knows nothing of the job either.
+    async fn remembered_output(&self, job: JobId, failure: Failure) -> Outcome<Sought> {
+        let remembered = self.mirror(job).await;
+        let mirror = remembered.ok().flatten().ok_or(failure)?;
+        let root = mirror.result.ok_or_else(|| {
+            Failure::unavailable(format!(
+                "no control and no demand store answers; by the DHT the job is {} and has no result",
+                mirror.state
+            ))
+        })?;
+        Ok(Sought {
+            namespace: self.context.file.namespace.clone(),
+            manifest: Manifest {
+                root,
+                bytes: 0,
+                seeders: mirror.providers,
+                enc_meta: EncMeta {
+                    scheme: SCHEME.to_owned(),
+                    sealed_key: mirror.sealed_key,
+                },
+                receipts: Vec::new(),
+            },
         })
     }
 
@@ -200,7 +244,11 @@ impl Client {
 
     /// The text of a job's stored log.
     pub(super) async fn stored_log(&self, view: &JobView, log: &Manifest) -> Outcome<String> {
-        let (root, _) = self.fetch(view, log).await?;
+        let sought = Sought {
+            namespace: view.namespace.clone(),
+            manifest: log.clone(),
+        };
+        let (root, _) = self.fetch(&sought).await?;
         let key = self.open_key(log).await?;
         let exchange = self.exchange().await?;
         tokio::task::block_in_place(|| {
@@ -226,13 +274,14 @@ impl Client {
 
     /// Brings an object here from its seeders and from whoever vouched for it. Gives the ids of
     /// those that sent something.
-    async fn fetch(&self, view: &JobView, manifest: &Manifest) -> Outcome<(Cid, Vec<String>)> {
+    async fn fetch(&self, sought: &Sought) -> Outcome<(Cid, Vec<String>)> {
+        let manifest = &sought.manifest;
         let exchange = self.exchange().await?;
         let root = mutual_node::data::address::parse(manifest.root.as_str())
             .map_err(|error| Failure::user(format!("the result's address is none: {error}")))?;
         let known = addresses(&manifest.seeders);
         let mut options = FetchOptions::new("result");
-        options.namespace = Some(view.namespace.to_string());
+        options.namespace = Some(sought.namespace.to_string());
         options.lonely = Duration::from_secs(5);
         let fetch = exchange.swarm.fetch(root, &known, options);
         let progress = fetch.progress();
@@ -284,6 +333,44 @@ impl Client {
             }
         }
     }
+}
+
+/// Checks that a result may go to `dir`: it is absent or empty.
+pub(crate) fn check_target(dir: &Path) -> Outcome {
+    match std::fs::read_dir(dir).map(|mut entries| entries.next()) {
+        Ok(Some(_)) => Err(Failure::user(format!("{} is not empty", dir.display()))
+            .hint("name a new or empty directory with --output")),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).naming(dir.display()),
+        _ => Ok(()),
+    }
+}
+
+/// Writes a tree to `dir`, all of it or nothing: with a full disk no half of a result is left.
+fn unpack_whole(tree: &Tree<'_>, dir: &Path) -> Outcome<Unpacked> {
+    let is_new = !dir.exists();
+    std::fs::create_dir_all(dir).naming(dir.display())?;
+    let unpacked = unpack_aside(tree, dir);
+    if unpacked.is_err() && is_new {
+        // Of what stood above it nothing is removed.
+        let _ = std::fs::remove_dir(dir);
+    }
+    unpacked
+}
+
+fn unpack_aside(tree: &Tree<'_>, dir: &Path) -> Outcome<Unpacked> {
+    let aside = tempfile::Builder::new()
+        .prefix(".mutual-")
+        .tempdir_in(dir)
+        .naming(dir.display())?;
+    let unpacked = tree
+        .unpack(aside.path(), Limits::default())
+        .map_err(|error| Failure::user(format!("{}: {error}", dir.display())))?;
+    for entry in std::fs::read_dir(aside.path()).naming(dir.display())? {
+        let entry = entry.naming(dir.display())?;
+        let place = dir.join(entry.file_name());
+        std::fs::rename(entry.path(), &place).naming(place.display())?;
+    }
+    Ok(unpacked)
 }
 
 fn no_result(view: &JobView) -> Failure {

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::args::Session;
 use crate::failure::{Failure, Outcome};
+use crate::scratch::Scratch;
 
 pub(crate) mod cloud;
 mod input;
@@ -29,10 +30,6 @@ use story::Story;
 /// The whole demo ends within this, or fails.
 const LONGEST: Duration = Duration::from_secs(170);
 
-/// Tasks at once on each agent is a fifth of all tasks: the first wave leaves more than one agent
-/// can hold, so that two agents have both finished and running tasks, and less than would fill the
-/// others, so that they can take over at once.
-const WAVES: u32 = 5;
 /// Show a cloud of five processes at work, and machines dying without a task dying
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -40,7 +37,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     input: Option<PathBuf>,
     /// Tasks in the array
-    #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(9..=200))]
+    #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(6..=64))]
     tasks: u32,
     /// Keep the scratch directory
     #[arg(long)]
@@ -51,11 +48,8 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
     let mut story = Story::new(session.output);
     let input = Input::collect(args.input.as_deref())?;
     story.title(&input);
-    let scratch = tempfile::Builder::new()
-        .prefix("mutual-demo-")
-        .tempdir()
-        .map_err(|error| Failure::user(format!("no scratch directory: {error}")))?;
-    let mut cloud = Cloud::new(scratch.path(), args.tasks.div_ceil(WAVES))?;
+    let scratch = Scratch::new("mutual-demo-")?;
+    let mut cloud = Cloud::new(scratch.path(), slots(args.tasks))?;
     let outcome = tokio::select! {
         outcome = tokio::time::timeout(LONGEST, perform(session, &mut story, &mut cloud, &input, args.tasks)) => {
             outcome.unwrap_or_else(|_| Err(Failure::internal("the demo did not end in time")))
@@ -70,6 +64,15 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
         args.keep || (outcome.is_err() && session.verbose > 0),
     );
     conclude(session, story, outcome)
+}
+
+/// Tasks at once on each agent. The first wave leaves more tasks than one agent can hold, so that
+/// two agents have both finished and running ones; where the number allows, it leaves less than
+/// would fill the others when one dies, so that they can take over at once.
+fn slots(tasks: u32) -> u32 {
+    let agents = AGENTS as u32;
+    let at_once = tasks.div_ceil(2 * agents - 1);
+    at_once.min((tasks - 1) / (agents + 1)).max(1)
 }
 
 /// Ctrl-C, or being told to end.
@@ -105,7 +108,8 @@ async fn perform(
     play.fetch_and_compare().await
 }
 
-fn clean_up(session: &Session, scratch: tempfile::TempDir, keep: bool) {
+/// Removes the scratch directory, or says where it is kept.
+pub(crate) fn clean_up(session: &Session, scratch: Scratch, keep: bool) {
     if keep {
         let path = scratch.keep();
         session.output.note(format!("kept {}", path.display()));
@@ -127,5 +131,20 @@ fn conclude(session: &Session, story: Story, outcome: Outcome) -> Outcome<u8> {
             session.output.document(&json!({ "verified": false }));
             Err(failure)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_wave_leaves_more_than_one_agent_can_hold() {
+        for tasks in 6..=64 {
+            let slots = slots(tasks);
+            let left = tasks - AGENTS as u32 * slots;
+            assert!(left > slots, "{tasks}");
+        }
+        assert_eq!((slots(6), slots(14), slots(64)), (1, 3, 13));
     }
 }

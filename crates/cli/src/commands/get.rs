@@ -6,8 +6,8 @@ use mutual_node::model::ids::JobId;
 use serde_json::json;
 
 use crate::args::Session;
-use crate::client::Client;
-use crate::failure::{Failure, Outcome};
+use crate::client::{Client, check_target};
+use crate::failure::Outcome;
 use crate::output::size;
 
 /// Download a job's result: fetched by CID from any peer, verified, decrypted
@@ -21,14 +21,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let is_filled =
-        std::fs::read_dir(&args.output).is_ok_and(|mut entries| entries.next().is_some());
-    if is_filled {
-        return Err(
-            Failure::user(format!("{} is not empty", args.output.display()))
-                .hint("name a new or empty directory with --output"),
-        );
-    }
+    check_target(&args.output)?;
     let client = Client::open(session)?;
     let fetched = client.download(args.job, &args.output).await?;
     session.output.answer(

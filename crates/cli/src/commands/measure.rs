@@ -6,9 +6,11 @@
 use clap::Subcommand;
 
 use crate::args::Session;
+use crate::commands::demo::clean_up;
 use crate::commands::demo::cloud::Cloud;
 use crate::commands::node::ended;
 use crate::failure::{Failure, Outcome};
+use crate::scratch::Scratch;
 
 mod idle;
 mod latency;
@@ -21,6 +23,9 @@ const SLOTS: u32 = 8;
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
 pub(crate) struct Args {
+    /// Keep the scratch directory, with the processes' logs
+    #[arg(long)]
+    keep: bool,
     #[command(subcommand)]
     what: What,
 }
@@ -34,10 +39,7 @@ enum What {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let scratch = tempfile::Builder::new()
-        .prefix("mutual-measure-")
-        .tempdir()
-        .map_err(|error| Failure::user(format!("no scratch directory: {error}")))?;
+    let scratch = Scratch::new("mutual-measure-")?;
     let mut cloud = Cloud::new(scratch.path(), SLOTS)?;
     let outcome = tokio::select! {
         outcome = measure(session, &mut cloud, args.what) => outcome,
@@ -45,6 +47,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     };
     let outcome = outcome.map_err(|failure| cloud.explain(failure));
     cloud.stop().await;
+    clean_up(session, scratch, args.keep);
     outcome
 }
 

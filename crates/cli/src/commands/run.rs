@@ -8,8 +8,8 @@ use mutual_node::model::job::{Failure as TaskFailure, JobState};
 use serde_json::json;
 
 use crate::args::Session;
-use crate::client::Client;
 use crate::client::follow::{Follower, Line};
+use crate::client::{Client, check_target};
 use crate::document::{JobDocument, reason_text, title};
 use crate::failure::{Failure, Outcome};
 use crate::job_draft::JobDraft;
@@ -51,6 +51,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
         None => flags,
     };
     draft.spec()?;
+    args.output.as_deref().map_or(Ok(()), check_target)?;
     let client = Client::open(session)?;
     let jobs = client.submit(&draft).await?;
     if args.detach {

@@ -33,8 +33,8 @@ const ROLES: [Role; 5] = [
 /// Run a whole cloud in one process, with credentials of its own, until SIGINT or SIGTERM
 ///
 /// Afterwards `mutual run -- COMMAND` works without further ado. With only one machine nobody else
-/// can hold a copy of a result, so its jobs ask for none; `--result-copies 1` asks again once
-/// other machines have joined.
+/// can hold a copy of a result: the context file says `result_copies = 0`, so that jobs ask for
+/// none. Set it to 1 once other machines have joined; it stays as you set it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Where it keeps its state [default: ~/.local/share/mutual]
@@ -65,11 +65,10 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     config.check()?;
     let node = node::start(config).await?;
     let context = write_context(&dir, &organisation, &namespace, node.ready())?;
-    session
-        .output
-        .answer(&json!({ "node": node.ready(), "context": context }), || {
-            ready_text(node.ready(), &context)
-        });
+    session.output.answer(
+        &json!({ "node": node.ready(), "context": context, "result_copies": copies(&context) }),
+        || ready_text(node.ready(), &context, copies(&context)),
+    );
     node::ended_or_stdin(args.until_stdin_closes).await?;
     session.output.note("stopping");
     node.shutdown(node::GRACE).await;
@@ -148,17 +147,31 @@ fn write_context(
         key_file: "user/user.key".into(),
         certificate_file: Some("user/user.cert".into()),
         trusted_organisations: vec![organisation.file.key],
-        result_copies: Some(0),
+        result_copies: copies(&path),
     };
     Context::store(&path, &file)?;
     Ok(path)
 }
 
-fn ready_text(ready: &NodeReady, context: &Path) -> String {
+/// What the user has set; none at first, since one machine has nobody who could vouch for it.
+fn copies(context: &Path) -> Option<u32> {
+    match Context::load(context) {
+        Ok(context) => context.file.result_copies,
+        Err(_) => Some(0),
+    }
+}
+
+fn ready_text(ready: &NodeReady, context: &Path, copies: Option<u32>) -> String {
     let url = |url: &Option<String>| url.clone().unwrap_or_default();
     let classes: Vec<_> = ready.classes.iter().map(|class| class.name()).collect();
+    let copies = match copies {
+        Some(0) => {
+            "\n  copies     none: this machine alone holds results, and they die with its disk; once\n             other machines have joined, set result_copies = 1 in the context file"
+        }
+        _ => "",
+    };
     format!(
-        "ready\n  control    {}\n  demand     {}\n  isolation  {}\n  context    {}\nTry: mutual run -- echo hello",
+        "ready\n  control    {}\n  demand     {}\n  isolation  {}\n  context    {}{copies}\nTry: mutual run -- echo hello",
         url(&ready.control_url),
         url(&ready.demand_url),
         classes.join(", "),

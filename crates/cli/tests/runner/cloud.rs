@@ -1,8 +1,10 @@
 //! A real cloud: `up`, everything a user does with it, and the demo.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::{Place, Ran};
 
@@ -206,8 +208,19 @@ fn the_demo_verifies_everything_in_time() {
             &"line\n".repeat(number),
         );
     }
+    verify_demo(&place, "9");
+}
+
+#[test]
+fn the_demo_needs_neither_many_files_nor_many_tasks() {
+    let place = Place::new();
+    place.write("input/alone", "one line\n");
+    verify_demo(&place, "6");
+}
+
+fn verify_demo(place: &Place, tasks: &str) {
     let since = Instant::now();
-    let ran = place.run(&["--json", "demo", "--input", "input", "--tasks", "9"]);
+    let ran = place.run(&["--json", "demo", "--input", "input", "--tasks", tasks]);
     assert_eq!(ran.code, 0, "{}", ran.all());
     assert!(
         ran.stdout.trim_end().ends_with(r#"{"verified":true}"#),
@@ -215,4 +228,64 @@ fn the_demo_verifies_everything_in_time() {
         ran.all()
     );
     assert!(since.elapsed() < Duration::from_secs(120));
+}
+
+/// A demo that has submitted its tasks, with its scratch directory in `tmp` of the place. Its output
+/// must stay open: a program whose reader has gone ends.
+fn demo_under_way(place: &Place) -> (Child, BufReader<ChildStdout>) {
+    std::fs::create_dir_all(place.path("tmp")).unwrap();
+    place.write("input/alone", "one line\n");
+    let mut child = place
+        .command(&["--json", "demo", "--input", "input", "--tasks", "6"])
+        .env("TMPDIR", place.path("tmp"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = output.by_ref().lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("submitted")));
+    (child, output)
+}
+
+/// Waits until no process has the place's path in its command line.
+fn all_gone(place: &Place) {
+    let path = place.path("tmp").to_str().unwrap().to_owned();
+    let mentions = |entry: std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&path)
+    };
+    let since = Instant::now();
+    while std::fs::read_dir("/proc").unwrap().flatten().any(mentions) {
+        assert!(since.elapsed() < PATIENCE, "processes are left");
+        // may sleep: polls for the event, with a bound
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn left_in_tmp(place: &Place) -> usize {
+    std::fs::read_dir(place.path("tmp")).unwrap().count()
+}
+
+#[test]
+fn an_interrupted_demo_cleans_up_and_so_does_the_one_after_a_killed_one() {
+    let place = Place::new();
+    let (mut killed, _) = demo_under_way(&place);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    all_gone(&place);
+    assert!(left_in_tmp(&place) >= 1);
+
+    let (interrupted, _output) = demo_under_way(&place);
+    let pid = Pid::from_child(&interrupted);
+    kill_process(pid, Signal::INT).unwrap();
+    let output = interrupted.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let words = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        words.contains("interrupted; everything is cleaned up"),
+        "{words}"
+    );
+    all_gone(&place);
+    assert_eq!(left_in_tmp(&place), 0);
 }

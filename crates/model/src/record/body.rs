@@ -24,6 +24,8 @@ const DEMAND_URLS_MAX: usize = 4;
 const LABELS_MAX: usize = 16;
 const LABEL_LEN_MAX: usize = 63;
 const PROVIDERS_MAX: usize = 8;
+/// An HPKE-sealed data key has 80 bytes.
+const SEALED_KEY_MAX: usize = 128;
 
 /// What a record is about; decides its place, its longest lifetime and its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,6 +114,22 @@ pub struct NodeRecord {
 }
 
 impl NodeRecord {
+    /// A node that nobody can reach and that offers nothing.
+    pub const fn new(node: PublicKey) -> Self {
+        Self {
+            node,
+            udp: Vec::new(),
+            http: Vec::new(),
+            p2p: Vec::new(),
+            total: Resources::ZERO,
+            free: Resources::ZERO,
+            slots: 0,
+            slots_free: 0,
+            isolation: Vec::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
     /// The node's id.
     pub fn id(&self) -> NodeId {
         self.node.node_id()
@@ -233,6 +251,10 @@ pub struct StatusMirror {
     pub fence: Option<Fence>,
     /// Root of the result, once there is one.
     pub result: Option<ContentId>,
+    /// The result's data key, sealed to the submitter, so that the one who may read the result can
+    /// do so without the store; at most 128 bytes, empty if there is no result. Whoever keeps the
+    /// record can open it as little as the result itself.
+    pub sealed_key: Vec<u8>,
     /// libp2p multiaddresses of nodes that serve the result, at most 8.
     pub providers: Vec<String>,
 }
@@ -434,6 +456,7 @@ impl StatusMirror {
             self.result.as_ref().map_or("", ContentId::as_str),
             URL_LEN_MAX,
         )?;
+        out.bytes("sealed_key", &self.sealed_key, SEALED_KEY_MAX)?;
         write_texts(out, "providers", &self.providers, PROVIDERS_MAX)
     }
 
@@ -464,6 +487,7 @@ impl StatusMirror {
             holder,
             fence,
             result,
+            sealed_key: input.bytes("sealed_key", SEALED_KEY_MAX)?.to_vec(),
             providers: read_texts(input, "providers", PROVIDERS_MAX)?,
         })
     }

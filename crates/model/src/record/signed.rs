@@ -467,6 +467,7 @@ mod tests {
                     sequence: 6,
                 }),
                 result: Some("bafyresult".parse().unwrap()),
+                sealed_key: vec![7; 80],
                 providers: vec!["/ip4/10.0.0.2/tcp/1".into()],
             }),
             Body::Directory(DirectoryEntry {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mutual_demand::ClaimGrant;
+use mutual_demand::{ClaimGrant, Manifest};
 use mutual_model::agent::{End, Event, RunKey};
 use mutual_model::identity::NodeKey;
 use mutual_model::job::{Failure, IsolationClass, JobState};
@@ -25,6 +25,7 @@ use super::outbox::Outbox;
 use super::presence::{Mirror, Presence};
 use super::shelf::{Shelf, Unpacked};
 use super::stores::StoreLink;
+use crate::discovery::status_mirror;
 use crate::runtime::{
     self, Class, Exit, Layout, Limits, Outcome, Output, RunSpec, Running, Runtime, StartError,
     Usage,
@@ -176,6 +177,7 @@ impl Attempt {
         };
         let prepared_in = begun.elapsed();
         self.shop.metrics.prepared(prepared_in);
+        tracing::debug!(job = %self.key.job, ?prepared_in, "prepared");
         let key = self.key.clone();
         self.tell(Event::Prepared { key }).await;
         if !told_to_start(orders).await {
@@ -185,10 +187,11 @@ impl Attempt {
             Ok(running) => running,
             Err(error) => return Lived::early(start_failure(error), prepared_in),
         };
+        tracing::debug!(job = %self.key.job, pid = running.pid(), "running");
         log.state(JobState::Running);
         let key = self.key.clone();
         self.tell(Event::Started { key }).await;
-        self.mirror(JobState::Running, None, Vec::new());
+        self.mirror(JobState::Running, None);
         let (end, usage) = self.attend(running, orders, log).await;
         self.shop.metrics.ran(usage.ran);
         Lived {
@@ -320,19 +323,11 @@ impl Attempt {
     }
 
     /// Tells the DHT, without waiting for it.
-    pub(super) fn mirror(
-        &self,
-        state: JobState,
-        result: Option<mutual_model::ids::ContentId>,
-        providers: Vec<String>,
-    ) {
+    pub(super) fn mirror(&self, state: JobState, output: Option<&Manifest>) {
+        let last = Some((self.shop.key.id(), self.key.fence));
         let mirror = Mirror {
             namespace: self.grant.namespace.clone(),
-            job: self.key.job,
-            state,
-            fence: self.key.fence,
-            result,
-            providers,
+            status: status_mirror(self.key.job, state, last, output),
         };
         let presence = self.shop.presence.clone();
         tokio::spawn(async move { presence.mirror(mirror).await });

@@ -252,6 +252,7 @@ impl Mind {
             Scope::Jobs(jobs) => jobs.len(),
             Scope::Any => 0,
         };
+        tracing::debug!(%store, asked, "claiming");
         let agent_url = self.agent_url.clone();
         self.call(store.clone(), move |link| async move {
             let reply = link.claim(incarnation, nonce, scope, offer, agent_url);
@@ -316,7 +317,7 @@ impl Mind {
             class,
             events: self.inputs.clone(),
         };
-        attempt.mirror(mutual_model::job::JobState::Assigned, None, Vec::new());
+        attempt.mirror(mutual_model::job::JobState::Assigned, None);
         self.attempts.insert(key, Handle::spawn(attempt));
     }
 

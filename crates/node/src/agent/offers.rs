@@ -64,7 +64,8 @@ impl OfferDesk {
     /// [`OfferError`]; nobody is told who has no business here.
     pub async fn answer(&self, offer: &[u8]) -> Result<Vec<u8>, OfferError> {
         let here = self.signer.key().id();
-        let (offer, _) = JobOffer::verify(offer, &here, &self.trusted, unix_now())?;
+        let (offer, voucher) = JobOffer::verify(offer, &here, &self.trusted, unix_now())?;
+        tracing::debug!(?voucher, jobs = offer.jobs.len(), "offered");
         let (accepted, declined) = match self.namespaces.contains(&offer.namespace) {
             true => {
                 let answer = self.ask(&offer).await?;

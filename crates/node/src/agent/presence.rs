@@ -4,25 +4,16 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use mutual_model::ids::{ContentId, JobId, Namespace};
-use mutual_model::job::JobState;
-use mutual_model::lease::Fence;
 use mutual_model::matching::Offer;
+use mutual_model::record::StatusMirror;
 
 /// A job's state as its holder knows it, for whoever asks while control and store are down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mirror {
     /// The job's namespace.
     pub namespace: Namespace,
-    /// The job.
-    pub job: JobId,
-    /// Its state.
-    pub state: JobState,
-    /// The claim's fence.
-    pub fence: Fence,
-    /// Root of the result, once there is one.
-    pub result: Option<ContentId>,
-    /// Addresses of nodes that serve the result.
-    pub providers: Vec<String>,
+    /// What is said of it. The holder is whoever publishes it.
+    pub status: StatusMirror,
 }
 
 /// The way to the DHT. Implemented over discovery, and in tests by a list.

@@ -196,11 +196,8 @@ impl Attempt {
         let job = self.key.job;
         match answer {
             Ok(reply) => {
-                let output = entry.finish.result.output.as_ref();
-                let result = output.map(|output| output.root.clone());
-                let providers = output.map(|output| output.seeders.clone());
                 if reply.disposition == Disposition::Ended {
-                    self.mirror(reply.state, result, providers.unwrap_or_default());
+                    self.mirror(reply.state, entry.finish.result.output.as_ref());
                 }
                 self.shop.metrics.ended(reply.state.name());
                 tracing::info!(%job, state = %reply.state, "finished");

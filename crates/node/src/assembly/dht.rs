@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mutual_model::identity::NodeId;
+use mutual_model::identity::PublicKey;
 use mutual_model::ids::{ContentId, JobId, Namespace};
 use mutual_model::kademlia::{Contact, Key};
 use mutual_model::matching::{Need, Offer};
@@ -64,6 +64,14 @@ pub(super) struct Dht {
     fresh: Arc<Fresh>,
 }
 
+/// The way to agents for a program that is no node of the cloud itself and only has a client's
+/// place in the DHT under the key `own`.
+pub fn neighbours(discovery: Discovery, own: PublicKey) -> Arc<dyn Neighbours> {
+    let node = NodeRecord::new(own);
+    let namespaces = Vec::new();
+    Arc::new(Dht::new(discovery, Announcement { node, namespaces }))
+}
+
 impl Dht {
     /// A way through `discovery` for the node that `announcement` describes.
     pub(super) fn new(discovery: Discovery, announcement: Announcement) -> Self {
@@ -101,9 +109,21 @@ impl Dht {
         self.hint(namespace, body, Some(provider_key(job)), HINT_LIFETIME);
     }
 
-    fn status(&self, namespace: &Namespace, mirror: StatusMirror) {
+    /// Publishes what is known of a job, with as many addresses as a record holds: further ones
+    /// are found by the holder's id.
+    fn status(&self, namespace: &Namespace, mut mirror: StatusMirror) {
         let key = mirror_key(mirror.job);
-        self.hint(namespace, Body::Mirror(mirror), Some(key), HINT_LIFETIME);
+        mirror.providers = bounded(mirror.providers);
+        let body = loop {
+            let record = Record {
+                namespace: namespace.clone(),
+                body: Body::Mirror(mirror.clone()),
+            };
+            if record.check_len().is_ok() || mirror.providers.pop().is_none() {
+                break record.body;
+            }
+        };
+        self.hint(namespace, body, Some(key), HINT_LIFETIME);
     }
 
     fn bulletin(&self, namespace: &Namespace, bulletin: Bulletin) {
@@ -181,24 +201,7 @@ impl Neighbours for Dht {
             JobNotice::Input { job, root, seeders } => {
                 self.provider(namespace, job, root, seeders);
             }
-            JobNotice::Mirror {
-                job,
-                state,
-                holder,
-                fence,
-                result,
-                providers,
-            } => self.status(
-                namespace,
-                StatusMirror {
-                    job,
-                    state,
-                    holder,
-                    fence,
-                    result,
-                    providers: bounded(providers),
-                },
-            ),
+            JobNotice::Mirror(status) => self.status(namespace, status),
         }
     }
 }
@@ -226,16 +229,7 @@ impl Presence for Dht {
     }
 
     async fn mirror(&self, mirror: Mirror) {
-        let holder: NodeId = self.announcement.node.id();
-        let status = StatusMirror {
-            job: mirror.job,
-            state: mirror.state,
-            holder: Some(holder),
-            fence: Some(mirror.fence),
-            result: mirror.result,
-            providers: bounded(mirror.providers),
-        };
-        self.status(&mirror.namespace, status);
+        self.status(&mirror.namespace, mirror.status);
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) async fn demand(config: &NodeConfig, core: &Core) -> Result<DemandSer
         reach: core.reach.at(SocketAddr::from(([0, 0, 0, 0], 0))).ip(),
         terms: role.terms(),
         accept_data_loss: role.accept_data_loss,
+        offers: role.offers,
     };
     let deps = DemandServerDeps {
         signer: core.signer.clone(),

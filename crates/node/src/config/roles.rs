@@ -69,6 +69,9 @@ pub struct DemandConfig {
     pub renew: Period,
     /// How eagerly agents' deaths are noticed.
     pub profile: LivenessProfile,
+    /// Whether the server offers queued jobs to agents and announces them. Default true. Without
+    /// it control servers and users' programs do, and agents ask by themselves.
+    pub offers: bool,
 }
 
 impl Default for DemandConfig {
@@ -85,6 +88,7 @@ impl Default for DemandConfig {
             lease: Period(terms.lease()),
             renew: Period(terms.renewal()),
             profile: LivenessProfile::default(),
+            offers: true,
         }
     }
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::counts::Counts;
 use super::offer::{JobNotice, Offerer, OpenJob};
+use crate::discovery::status_mirror;
 
 /// Events asked for at once while following.
 const PAGE: u32 = 1_000;
@@ -102,8 +103,8 @@ pub struct Follow {
     pub counts: Counts,
     /// Where agents claim the store's jobs.
     pub demand_url: String,
-    /// How long a queued job is left alone first.
-    pub patience: Duration,
+    /// How long a queued job is left alone first; `None` leaves offering to others.
+    pub patience: Option<Duration>,
 }
 
 /// Jobs to offer out of one page of events.
@@ -271,18 +272,18 @@ impl Feed {
     async fn hand_over(&self, follow: &Follow, background: &mut JoinSet<()>, queued: Queued) {
         while background.try_join_next().is_some() {}
         let jobs = queued.first(follow.offerer.room());
-        if jobs.is_empty() {
+        let Some(patience) = follow.patience.filter(|_| !jobs.is_empty()) else {
             return;
-        }
+        };
         while background.len() >= OFFERING_MAX {
             background.join_next().await;
         }
-        background.spawn(self.clone().offer(follow.clone(), jobs));
+        background.spawn(self.clone().offer(follow.clone(), jobs, patience));
     }
 
-    async fn offer(self, follow: Follow, jobs: Vec<JobId>) {
-        if !follow.patience.is_zero() {
-            tokio::time::sleep(follow.patience).await;
+    async fn offer(self, follow: Follow, jobs: Vec<JobId>, patience: Duration) {
+        if !patience.is_zero() {
+            tokio::time::sleep(patience).await;
         }
         let open = self.still_open(&jobs).await;
         let offers: Vec<OpenJob> = open.iter().map(OpenJob::from).collect();
@@ -323,16 +324,8 @@ impl Feed {
             .result
             .as_ref()
             .and_then(|result| result.output.as_ref());
-        let notice = JobNotice::Mirror {
-            job,
-            state: view.state,
-            holder: last.map(|attempt| attempt.holder.agent),
-            fence: last.map(|attempt| attempt.fence),
-            result: output.map(|output| output.root.clone()),
-            providers: output
-                .map(|output| output.seeders.clone())
-                .unwrap_or_default(),
-        };
+        let last = last.map(|attempt| (attempt.holder.agent, attempt.fence));
+        let notice = JobNotice::Mirror(status_mirror(job, view.state, last, output));
         let neighbours = follow.offerer.neighbours();
         neighbours.publish(&view.namespace, notice).await;
     }

@@ -141,7 +141,7 @@ fn follow(
         offerer: Arc::clone(offerer),
         counts: counts.clone(),
         demand_url,
-        patience: deps.patience,
+        patience: Some(deps.patience),
     };
     tasks.spawn(feed.clone().run(follow.clone()));
     tasks.spawn(feed.announce(follow));

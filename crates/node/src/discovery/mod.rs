@@ -7,6 +7,7 @@
 //! Every look-up has a deadline and returns what was found until then. All methods are cancel-safe:
 //! a publication goes on if its caller stops waiting, and a look-up's answer is dropped.
 
+mod mirror;
 mod peers;
 mod presence;
 mod queries;
@@ -25,6 +26,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+pub use mirror::status_mirror;
 pub use mutual_model::kademlia::{
     CallError, Caller, Contact, Key, PAYLOAD_LEN_MAX, SetupError, Stats,
 };

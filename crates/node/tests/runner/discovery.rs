@@ -107,6 +107,7 @@ fn mirror(number: u8, state: JobState) -> Record {
             holder: None,
             fence: None,
             result: Some("bafyresult".parse().unwrap()),
+            sealed_key: vec![7; 80],
             providers: vec!["/ip4/127.0.0.1/udp/4001/quic-v1".into()],
         }),
     }

@@ -29,6 +29,7 @@ fn mirror_of(number: u8, state: JobState) -> Record {
         holder: None,
         fence: None,
         result: None,
+        sealed_key: Vec::new(),
         providers: vec![],
     };
     Record {

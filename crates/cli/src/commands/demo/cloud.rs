@@ -165,6 +165,11 @@ impl Cloud {
         self.make_user()
     }
 
+    /// Where everything of it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// How much the agents can hold at once.
     pub(super) fn room(&self) -> Room {
         Room {

@@ -27,10 +27,13 @@ use crate::output::size;
 
 /// How often the board is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a task rests in all, so that there is something to kill.
-const TASK_REST: Duration = Duration::from_millis(2_600);
+/// How long a task of the first wave rests in all.
+const EARLY_REST: Duration = Duration::from_millis(1_500);
+/// How long a later one rests: all of the first wave are over while the later ones run, whatever
+/// else this machine does, so there is always an agent with both to kill.
+const LATE_REST: Duration = Duration::from_millis(4_000);
 /// A victim's task began at most this long ago: it will not end before the kill.
-const FRESH_MS: u64 = 1_500;
+const FRESH_MS: u64 = 2_500;
 /// How long to wait until some agent both runs something and has finished something.
 const MOMENT: Duration = Duration::from_secs(60);
 /// Lines that may wait to be told.
@@ -94,7 +97,7 @@ impl<'a> Play<'a> {
             keepers.join(", ")
         ));
         story.step(&format!("input CID {}", seeded.root));
-        let specs = specs(input, cloud, tasks)?;
+        let specs = specs(cloud, tasks)?;
         let namespace = NAMESPACE.parse().map_err(Failure::internal)?;
         client.submit_specs(&namespace, specs, Some(seeded)).await?;
         story.event(format!("{tasks} tasks submitted through control"));
@@ -373,7 +376,7 @@ impl<'a> Play<'a> {
 
     /// Every result comes back by its content address and is what we compute ourselves.
     pub(super) async fn fetch_and_compare(&mut self) -> Outcome {
-        let target = tempfile::tempdir().map_err(Failure::user)?;
+        let target = tempfile::tempdir_in(self.cloud.dir()).map_err(Failure::user)?;
         let (mut bytes, mut sources) = (0, BTreeMap::<JobId, Vec<String>>::new());
         for job in &self.board.jobs {
             let dir = target.path().join(number(job).to_string());
@@ -419,13 +422,10 @@ impl<'a> Play<'a> {
     }
 }
 
-fn specs(input: &Input, cloud: &Cloud, tasks: u32) -> Outcome<Vec<TaskSpec>> {
+fn specs(cloud: &Cloud, tasks: u32) -> Outcome<Vec<TaskSpec>> {
     let command = ["/bin/sh", "-c", SCRIPT].map(str::to_owned).to_vec();
-    let share = input.files.len().div_ceil(tasks as usize);
-    let rests = u32::try_from(share.div_ceil(share / STEPS + 1))
-        .unwrap_or(1)
-        .max(1);
-    let rest = TASK_REST / rests;
+    let room = cloud.room();
+    let first_wave = room.agents * room.slots;
     let mut spec = TaskSpec::new(command, NEED);
     spec.name = "demo".to_owned();
     spec.class = Some(cloud.strongest()?);
@@ -435,14 +435,15 @@ fn specs(input: &Input, cloud: &Cloud, tasks: u32) -> Outcome<Vec<TaskSpec>> {
     // Two machines will be killed, and either may be the one that keeps a copy.
     spec.result_copies = 2;
     spec.env.insert("STEPS".to_owned(), STEPS.to_string());
-    spec.env
-        .insert("PAUSE".to_owned(), format!("{:.3}", rest.as_secs_f64()));
-    let member = |index| TaskSpec {
-        array: Some(ArrayIndex {
-            index,
-            count: tasks,
-        }),
-        ..spec.clone()
+    let member = |index| {
+        let mut member = spec.clone();
+        let count = tasks;
+        member.array = Some(ArrayIndex { index, count });
+        let is_early = index as usize <= first_wave;
+        let rest = if is_early { EARLY_REST } else { LATE_REST };
+        let pause = format!("{:.3}", (rest / STEPS).as_secs_f64());
+        member.env.insert("PAUSE".to_owned(), pause);
+        member
     };
     Ok((1..=tasks).map(member).collect())
 }

@@ -13,9 +13,9 @@ use crate::failure::{Naming as _, Outcome};
 /// The file that each task leaves.
 pub(super) const RESULT_FILE: &str = "part";
 
-/// Steps of one task: it says after each how far it is, and rests a little, so that the kills hit
-/// tasks that run.
-pub(super) const STEPS: usize = 10;
+/// Steps of one task, however few its files are: it says after each how far it is, and rests a
+/// little, so that the kills hit tasks that run.
+pub(super) const STEPS: u32 = 10;
 
 /// One member's work, with the tools of any Debian. It takes every Nth file from its own number on.
 pub(super) const SCRIPT: &str = r#"
@@ -33,10 +33,18 @@ hash_some='
         counts=$(wc -lc < "$file")
         set -- $counts
         printf "%s %s %s %s\n" "${hash%% *}" "$1" "$2" "$file" >> "$MUTUAL_OUTPUT/part"
-    done
-    echo "$(wc -l < "$MUTUAL_OUTPUT/part") files hashed"
-    sleep "$PAUSE"'
-xargs -0 -r -n "$((count / STEPS + 1))" sh -c "$hash_some" sh < "$TMPDIR/share"
+    done'
+size=$(((count + STEPS - 1) / STEPS))
+step=0
+while [ "$step" -lt "$STEPS" ]; do
+    first=$((step * size + 1))
+    step=$((step + 1))
+    if [ "$first" -le "$count" ]; then
+        sed -zn "${first},$((step * size))p" "$TMPDIR/share" | xargs -0 sh -c "$hash_some" sh
+    fi
+    echo "step $step of $STEPS: $(wc -l < "$MUTUAL_OUTPUT/part") files hashed"
+    sleep "$PAUSE"
+done
 echo "share $MUTUAL_ARRAY_INDEX is done"
 "#;
 
@@ -76,8 +84,8 @@ mod tests {
             fs::write(source.join(name), content).unwrap();
         }
         let input = Input::collect(Some(&source)).unwrap();
-        for index in 1..=3 {
-            let out = dir.path().join(format!("out{index}"));
+        for (index, count) in [(1, 3), (2, 3), (3, 3), (5, 6)] {
+            let out = dir.path().join(format!("out{index}of{count}"));
             fs::create_dir(&out).unwrap();
             let status = Command::new("sh")
                 .args(["-c", SCRIPT])
@@ -86,14 +94,14 @@ mod tests {
                 .env("TMPDIR", dir.path())
                 .env("MUTUAL_ATTEMPT", "1")
                 .env("MUTUAL_ARRAY_INDEX", index.to_string())
-                .env("MUTUAL_ARRAY_COUNT", "3")
+                .env("MUTUAL_ARRAY_COUNT", count.to_string())
                 .env("STEPS", STEPS.to_string())
                 .env("PAUSE", "0")
                 .status()
                 .unwrap();
             assert!(status.success());
             let found = fs::read(out.join(RESULT_FILE)).unwrap();
-            assert_eq!(found, expected(&input, index, 3).unwrap());
+            assert_eq!(found, expected(&input, index, count).unwrap());
         }
     }
 }

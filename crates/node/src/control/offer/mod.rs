@@ -294,6 +294,7 @@ impl Offerer {
         let (to, url) = (batch.to.id(), demand_url.to_owned());
         let offer = JobOffer::new(to, jobs, url, namespace, first.need.clone());
         self.counts.offers_sent(batch.jobs.len());
+        tracing::debug!(agent = %to, first = %first.id, jobs = batch.jobs.len(), "offering");
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(&batch.to, &offer)).await;
         let reply = match answer {
             Ok(Ok(reply)) => reply,

@@ -6,9 +6,8 @@ use std::net::SocketAddr;
 use async_trait::async_trait;
 use mutual_model::identity::{NodeId, PublicKey};
 use mutual_model::ids::{ContentId, JobId, Namespace};
-use mutual_model::job::JobState;
-use mutual_model::lease::Fence;
 use mutual_model::matching::{Need, Offer};
+use mutual_model::record::StatusMirror;
 use mutual_model::resources::{ResourceClass, Resources};
 
 /// A node as last heard of.
@@ -57,20 +56,7 @@ pub enum JobNotice {
         seeders: Vec<String>,
     },
     /// Where a job stands, for when every server is down.
-    Mirror {
-        /// The job.
-        job: JobId,
-        /// Its state.
-        state: JobState,
-        /// The last holder.
-        holder: Option<NodeId>,
-        /// The last claim's fence.
-        fence: Option<Fence>,
-        /// Root of the result.
-        result: Option<ContentId>,
-        /// Addresses of peers that serve the result.
-        providers: Vec<String>,
-    },
+    Mirror(StatusMirror),
 }
 
 /// What discovery does for servers. Everything is a hint and may fail silently.

@@ -69,6 +69,7 @@ impl Cloud {
             reach: [127, 0, 0, 1].into(),
             terms,
             accept_data_loss: false,
+            offers: true,
         };
         let deps = DemandServerDeps {
             gate: organisation.gate(),

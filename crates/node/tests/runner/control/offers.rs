@@ -107,7 +107,7 @@ async fn unclaimed_jobs_are_announced_and_ends_are_mirrored() {
         .ask(&control, Method::DELETE, &format!("/api/tasks/{job}"), None)
         .await;
     let mirrored = |notices: &Vec<JobNotice>| {
-        let is_end = |notice: &JobNotice| matches!(notice, JobNotice::Mirror { job: found, state: JobState::Cancelled, .. } if *found == job);
+        let is_end = |notice: &JobNotice| matches!(notice, JobNotice::Mirror(mirror) if mirror.job == job && mirror.state == JobState::Cancelled);
         notices.iter().any(is_end)
     };
     let waiting = tokio::time::timeout(PATIENCE, published.wait_for(mirrored)).await;

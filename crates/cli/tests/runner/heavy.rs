@@ -1,0 +1,5 @@
+//! Clusters of real processes, which have the machine to themselves.
+
+mod cloud;
+mod lab;
+mod outages;

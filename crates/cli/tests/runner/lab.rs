@@ -1,0 +1,221 @@
+//! A small organisation on this machine: every role a process of its own, each killed with the test.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::program::{Place, Ran};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+const NOWHERE: &str = "http://127.0.0.1:1";
+
+/// A node's process and what it said when it was ready.
+#[derive(Debug)]
+pub(super) struct Node {
+    child: Child,
+    pub(super) ready: serde_json::Value,
+}
+
+impl Node {
+    /// SIGKILL.
+    pub(super) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(super) fn text(&self, field: &str) -> &str {
+        self.ready[field].as_str().unwrap()
+    }
+
+    fn peer(&self) -> String {
+        format!("{}@{}", self.text("public"), self.text("discovery"))
+    }
+
+    /// A counter of the agent, as its page of metrics shows it; 0 if it was never counted.
+    pub(super) fn counted(&self, metric: &str) -> u64 {
+        let address = self.text("agent_url").strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        let request = "GET /metrics HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).unwrap();
+        assert!(page.contains("mutual_agent_held_jobs"), "{page}");
+        let line = page.lines().find_map(|line| line.strip_prefix(metric));
+        line.map_or(0, |count| count.trim().parse().unwrap())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The organisation, its nodes and one user.
+#[derive(Debug)]
+pub(super) struct Lab {
+    pub(super) place: Place,
+    key: String,
+    pub(super) demand: Node,
+    pub(super) control: Node,
+    pub(super) agents: Vec<Node>,
+}
+
+impl Lab {
+    /// Starts everything. `settings` go into every node file, section by section.
+    pub(super) fn start(agents: usize, demand_settings: &str, agent_settings: &str) -> Self {
+        let place = Place::new();
+        let made = ["--json", "org", "create", "lab", "--dir", "org"];
+        let made = place.run(&made).json();
+        let key = made["key"].as_str().unwrap().to_owned();
+        let roles = ["demand", "bootstrap", "seeder"];
+        let demand = start_node(&place, &key, "demand", &roles, &[], &[], demand_settings);
+        let stores = [demand.text("demand_url").to_owned()];
+        let first = [demand.peer()];
+        let roles = ["control", "bootstrap"];
+        let control = start_node(&place, &key, "control", &roles, &stores, &first, "");
+        let both = [demand.peer(), control.peer()];
+        let agent = |number| {
+            let (name, roles) = (format!("agent-{number}"), ["agent", "seeder"]);
+            start_node(&place, &key, &name, &roles, &stores, &both, agent_settings)
+        };
+        let agents = (0..agents).map(agent).collect();
+        let lab = Self {
+            key,
+            demand,
+            control,
+            agents,
+            place,
+        };
+        lab.user("ann");
+        lab
+    }
+
+    /// Makes a user with a context file of its own.
+    pub(super) fn user(&self, name: &str) {
+        let made = self
+            .place
+            .run(&["org", "token", name, "--output", name, "--dir", "org"]);
+        assert_eq!(made.code, 0, "{}", made.all());
+        let control = self.control.text("control_url");
+        let demand = self.demand.text("demand_url");
+        self.context(name, "context.toml", control, demand);
+        // What a user sees who reaches no server, while they live.
+        self.context(name, "cut-off.toml", NOWHERE, NOWHERE);
+    }
+
+    fn context(&self, user: &str, file: &str, control: &str, demand: &str) {
+        let text = format!(
+            "namespace = \"lab\"\ncontrol = [\"{control}\"]\ndemand = [\"{demand}\"]\n\
+             bootstrap = [\"{}\", \"{}\"]\ntoken_file = \"token\"\nkey_file = \"user.key\"\n\
+             certificate_file = \"user.cert\"\ntrusted_organisations = [\"{}\"]\n",
+            self.demand.peer(),
+            self.control.peer(),
+            self.key
+        );
+        self.place.write(&format!("{user}/{file}"), &text);
+    }
+
+    /// Runs the program in somebody's name.
+    pub(super) fn run(&self, context: &str, arguments: &[&str]) -> Ran {
+        self.place
+            .run(&[&["--context", context], arguments].concat())
+    }
+
+    /// Asks again until the answer holds, or fails after a while.
+    pub(super) fn until(
+        &self,
+        context: &str,
+        arguments: &[&str],
+        holds: impl Fn(&serde_json::Value) -> bool,
+    ) -> serde_json::Value {
+        let since = Instant::now();
+        loop {
+            let ran = self.run(context, arguments);
+            let answer = serde_json::from_str(&ran.stdout).unwrap_or_default();
+            if ran.code == 0 && holds(&answer) {
+                return answer;
+            }
+            assert!(since.elapsed() < PATIENCE, "{}", ran.all());
+            // may sleep: polls for the event, with a bound
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A counter of all agents together.
+    pub(super) fn counted(&self, metric: &str) -> u64 {
+        self.agents.iter().map(|agent| agent.counted(metric)).sum()
+    }
+}
+
+fn quoted(texts: &[impl AsRef<str>]) -> String {
+    let quoted = texts.iter().map(|text| format!("\"{}\"", text.as_ref()));
+    quoted.collect::<Vec<_>>().join(", ")
+}
+
+fn start_node(
+    place: &Place,
+    key: &str,
+    name: &str,
+    roles: &[&str],
+    stores: &[String],
+    bootstrap: &[String],
+    settings: &str,
+) -> Node {
+    certify(place, key, name, roles);
+    let text = format!(
+        "name = \"{name}\"\ndata_dir = \".\"\ntrusted_organisations = [\"{key}\"]\n\
+         roles = [{}]\nknown_stores = [{}]\n\
+         [network]\ndiscovery = \"127.0.0.1:0\"\np2p = \"127.0.0.1:0\"\nbootstrap = [{}]\n\
+         [control]\nlisten = \"127.0.0.1:0\"\n{settings}",
+        quoted(roles),
+        quoted(stores),
+        quoted(bootstrap),
+    );
+    let file = format!("{name}/node.toml");
+    place.write(&file, &text);
+    let mut child = place
+        .command(&["--json", "node", "--until-stdin-closes", "--config", &file])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    output.read_line(&mut line).unwrap();
+    Node {
+        ready: serde_json::from_str(&line).unwrap(),
+        child,
+    }
+}
+
+/// Key and certificate, the way of a machine without a wire.
+fn certify(place: &Place, key: &str, name: &str, roles: &[&str]) {
+    let request = format!("{name}.request");
+    let certificate = format!("{name}.cert");
+    let mut sign = vec!["org", "sign", &request, "--name", name, "--dir", "org"];
+    sign.extend(["--output", &certificate]);
+    sign.extend(roles.iter().flat_map(|role| ["--role", role]));
+    let join = |what: &str, file: &str| {
+        let steps = [
+            "org",
+            "join",
+            what,
+            file,
+            "--organisation",
+            key,
+            "--dir",
+            name,
+        ];
+        place.run(&steps)
+    };
+    for ran in [
+        join("--request", &request),
+        place.run(&sign),
+        join("--certificate", &certificate),
+    ] {
+        assert_eq!(ran.code, 0, "{}", ran.all());
+    }
+}
