@@ -183,7 +183,14 @@ impl Client {
             true => None,
             false => Some(self.seed_inputs(namespace, &draft.inputs).await?),
         };
-        self.submit_specs(namespace, specs, input).await
+        let submitted = self.submit_specs(namespace, specs, input).await;
+        // To a store, a namespace that the token does not name is one that is not there.
+        submitted.map_err(|failure| match &draft.namespace {
+            Some(named) if failure.kind == Kind::User => {
+                failure.about(format!("namespace {named}"))
+            }
+            _ => failure,
+        })
     }
 
     /// Submits tasks that share one input, already seeded, so that nothing is ever half-stored.

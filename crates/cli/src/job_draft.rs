@@ -237,6 +237,15 @@ impl<'text> JobFile<'text> {
     }
 }
 
+/// Why a glob would never match a file below the output directory.
+fn glob_problem(glob: &str) -> Option<String> {
+    if glob.starts_with('/') || glob.split('/').any(|part| part == "..") {
+        return Some("leads out of $MUTUAL_OUTPUT".to_owned());
+    }
+    let error = globset::Glob::new(glob).err()?;
+    Some(error.kind().to_string())
+}
+
 /// The bytes of a file that is read as a whole.
 fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -360,14 +369,11 @@ impl JobDraft {
                 format!("give at most {INPUTS_MAX}; a directory counts as one"),
             ));
         }
-        let bad =
-            self.outputs.iter().enumerate().find_map(|(number, glob)| {
-                globset::Glob::new(glob).err().map(|error| (number, error))
-            });
-        match bad {
-            Some((number, error)) => Err(FieldError::new(
+        let bad = |(number, glob): (usize, &String)| Some((number, glob_problem(glob)?));
+        match self.outputs.iter().enumerate().find_map(bad) {
+            Some((number, problem)) => Err(FieldError::new(
                 format!("outputs[{number}]"),
-                error.kind().to_string(),
+                problem,
                 "write a glob such as *.csv or plots/**",
             )),
             None => Ok(()),

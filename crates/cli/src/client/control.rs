@@ -20,6 +20,9 @@ const CONNECT: Duration = Duration::from_millis(700);
 /// How long it may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
+/// Longest answer: a page of a thousand jobs fits well within.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
 /// Control servers, tried in turn from the one that answered last.
 #[derive(Debug)]
 pub(super) struct Control {
@@ -260,9 +263,9 @@ async fn deal<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Dealt<T>
         Err(error) => return Dealt::Absent(root_cause(&error)),
     };
     let status = response.status();
-    let body = match response.bytes().await {
+    let body = match body_of(response).await {
         Ok(body) => body,
-        Err(error) => return Dealt::Absent(root_cause(&error)),
+        Err(why) => return Dealt::Absent(why),
     };
     if status.is_success() {
         let read = serde_json::from_slice(&body);
@@ -278,6 +281,17 @@ async fn deal<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Dealt<T>
     }
 }
 
+async fn body_of(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| root_cause(&error))? {
+        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+            return Err("its answer is too long".to_owned());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     let (message, fix) = match serde_json::from_slice::<ErrorReply>(body) {
         Ok(reply) => (reply.error.message, reply.error.fix),
@@ -290,6 +304,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
         StatusCode::UNAUTHORIZED => {
             Failure::user(message).hint("your organisation makes tokens with `mutual org token`")
         }
+        StatusCode::FORBIDDEN => Failure::user(message)
+            .hint("ask your organisation for a token with that right: `mutual org token`"),
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Failure::unavailable(message)
         }

@@ -3,3 +3,4 @@
 mod cloud;
 mod lab;
 mod outages;
+mod refusals;

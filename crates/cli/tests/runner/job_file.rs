@@ -56,6 +56,8 @@ fn bad_files_are_pointed_at() {
         "command = [\"ls\"]\nclass = \"jail\"",
         "command = [\"ls\"]\nnamespace = \"My Lab\"",
         "command = [\"ls\"]\noutputs = [\"ok\", \"[\"]",
+        "command = [\"ls\"]\noutputs = [\"../*\"]",
+        "command = [\"ls\"]\noutputs = [\"/etc/*\"]",
         "command = [\"ls\"]\n[env]\nMUTUAL_JOB = \"x\"",
         "command = [\"ls\"]\n[env]\n\"A=B\" = \"x\"",
         "command = [\"ls",
@@ -80,4 +82,5 @@ fn other_bytes_are_no_job_file() {
     std::fs::write(place.path("job.toml"), b"command = [\"\xff\"]").unwrap();
     insta::assert_snapshot!(place.run(&["submit", "job.toml"]).all());
     insta::assert_snapshot!(place.run(&["submit", "absent.toml"]).all());
+    insta::assert_snapshot!(place.run(&["submit", "/dev/zero"]).all());
 }

@@ -95,9 +95,21 @@ impl Lab {
 
     /// Makes a user with a context file of its own.
     pub(super) fn user(&self, name: &str) {
-        let made = self
-            .place
-            .run(&["org", "token", name, "--output", name, "--dir", "org"]);
+        self.user_with(name, "org", &[]);
+    }
+
+    /// The same, by the organisation in a directory and with further flags.
+    pub(super) fn user_with(&self, name: &str, organisation: &str, flags: &[&str]) {
+        let token = [
+            "org",
+            "token",
+            name,
+            "--output",
+            name,
+            "--dir",
+            organisation,
+        ];
+        let made = self.place.run(&[&token[..], flags].concat());
         assert_eq!(made.code, 0, "{}", made.all());
         let control = self.control.text("control_url");
         let demand = self.demand.text("demand_url");
@@ -137,6 +149,20 @@ impl Lab {
             let answer = serde_json::from_str(&ran.stdout).unwrap_or_default();
             if ran.code == 0 && holds(&answer) {
                 return answer;
+            }
+            assert!(since.elapsed() < PATIENCE, "{}", ran.all());
+            // may sleep: polls for the event, with a bound
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Asks again until it is refused with this code and word, or fails after a while.
+    pub(super) fn until_refused(&self, context: &str, arguments: &[&str], code: i32, word: &str) {
+        let since = Instant::now();
+        loop {
+            let ran = self.run(context, arguments);
+            if ran.code == code && ran.stderr.contains(word) {
+                return;
             }
             assert!(since.elapsed() < PATIENCE, "{}", ran.all());
             // may sleep: polls for the event, with a bound
