@@ -144,6 +144,9 @@ pub struct Attempt {
     pub ended_at: Option<UnixMillis>,
     /// How it ended; `None` while it lasts.
     pub end: Option<AttemptEnd>,
+    /// Its log, if it failed: another attempt may follow, and what this one said is wanted then too.
+    #[serde(default)]
+    pub log: Option<Manifest>,
 }
 
 /// Everything a store shows of one job.

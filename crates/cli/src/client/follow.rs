@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures::StreamExt as _;
-use mutual_node::demand::{Attempt, JobView};
+use mutual_node::demand::{Attempt, JobView, Manifest};
 use mutual_node::model::ids::JobId;
 use mutual_node::model::job::JobState;
 use serde::{Deserialize, Serialize};
@@ -100,7 +100,7 @@ pub(crate) struct Follower<'client> {
     state: Option<JobState>,
     /// The attempt whose lines were shown last, and the first sequence not shown yet.
     shown: (u32, u64),
-    /// The attempt whose stream was read to its end, if one was.
+    /// The last attempt whose output was shown to its end, if one was.
     complete: Option<u32>,
     /// Streams opened so far.
     pub(crate) streams: u32,
@@ -125,10 +125,9 @@ impl<'client> Follower<'client> {
     pub(crate) async fn run(&mut self, show: Show<'_>) -> Outcome<JobView> {
         loop {
             let view = self.look(show).await?;
+            self.show_failed(&view, show).await;
             if view.state.is_terminal() {
-                if self.complete != Some(number_of(&view)) {
-                    self.show_stored(&view, show).await?;
-                }
+                self.show_result(&view, show).await?;
                 return Ok(view);
             }
             let number = number_of(&view);
@@ -146,8 +145,9 @@ impl<'client> Follower<'client> {
     /// Shows what there is and goes.
     pub(crate) async fn print_once(&mut self, show: Show<'_>) -> Outcome {
         let view = self.look(show).await?;
+        self.show_failed(&view, show).await;
         if view.state.is_terminal() {
-            return self.show_stored(&view, show).await;
+            return self.show_result(&view, show).await;
         }
         let Some(attempt) = view.current() else {
             return Ok(());
@@ -243,12 +243,44 @@ impl<'client> Follower<'client> {
         is_new
     }
 
-    async fn show_stored(&mut self, view: &JobView, show: Show<'_>) -> Outcome {
-        let Some(log) = view.result.as_ref().and_then(|result| result.log.as_ref()) else {
-            return Ok(());
-        };
-        let text = self.client.stored_log(view, log).await?;
+    /// Shows what failed attempts left and was not seen while they ran. One that cannot be fetched any more hides
+    /// none of the others.
+    async fn show_failed(&mut self, view: &JobView, show: Show<'_>) {
+        for attempt in &view.attempts {
+            let number = number(attempt);
+            let is_shown = number < self.shown.0 || self.complete >= Some(number);
+            let Some(log) = attempt.log.as_ref().filter(|_| !is_shown) else {
+                continue;
+            };
+            match self.show_stored(view, log, number, show).await {
+                Ok(()) => self.complete = Some(number),
+                Err(failure) => {
+                    let lost = format!("the log of attempt {number} is not shown: {failure}");
+                    self.client.output.note(lost);
+                }
+            }
+        }
+    }
+
+    /// Shows the log in a finished job's result, unless it was followed to its end.
+    async fn show_result(&mut self, view: &JobView, show: Show<'_>) -> Outcome {
         let number = number_of(view);
+        match view.result.as_ref().and_then(|result| result.log.as_ref()) {
+            Some(log) if self.complete != Some(number) => {
+                self.show_stored(view, log, number, show).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn show_stored(
+        &mut self,
+        view: &JobView,
+        log: &Manifest,
+        number: u32,
+        show: Show<'_>,
+    ) -> Outcome {
+        let text = self.client.stored_log(view, log).await?;
         for line in text.lines() {
             self.take(line, number, show);
         }
@@ -258,8 +290,11 @@ impl<'client> Follower<'client> {
 
 /// The number of a job's last attempt, from 1.
 fn number_of(view: &JobView) -> u32 {
-    let last = view.attempts.last().map(|attempt| attempt.fence.sequence);
-    u32::try_from(last.unwrap_or(1)).unwrap_or(u32::MAX)
+    view.attempts.last().map_or(1, number)
+}
+
+fn number(attempt: &Attempt) -> u32 {
+    u32::try_from(attempt.fence.sequence).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

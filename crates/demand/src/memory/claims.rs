@@ -145,6 +145,7 @@ impl State {
             record.unlisted = 0;
             let past = Past {
                 attempt: Attempt {
+                    log: None,
                     fence: record.last_fence,
                     holder,
                     agent_url: request.agent_url.clone(),

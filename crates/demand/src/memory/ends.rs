@@ -9,8 +9,8 @@ use super::state::State;
 use crate::rules::digest::{self, Digest};
 use crate::rules::{bounds, rights};
 use crate::{
-    AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, FinishRequest, Outcome,
-    Principal, Reason, ReleaseRequest, StoreError, StoreResult,
+    AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, FinishRequest, Manifest,
+    Outcome, Principal, Reason, ReleaseRequest, StoreError, StoreResult,
 };
 
 impl State {
@@ -124,7 +124,11 @@ fn accept(
             record.end(JobState::Succeeded, None, now);
             Disposition::Ended
         }
-        Outcome::Failure(failure) => fail(record, failure, now),
+        Outcome::Failure(failure) => {
+            let failed = fail(record, failure, now);
+            keep_log(record, request.result.log.clone());
+            failed
+        }
     };
     if disposition == Disposition::Ended {
         record.result = Some(request.result);
@@ -137,6 +141,12 @@ fn accept(
         past.finish = Some((digest, reply));
     }
     reply
+}
+
+fn keep_log(record: &mut Record, log: Option<Manifest>) {
+    if let Some(past) = record.attempts.last_mut() {
+        past.attempt.log = log;
+    }
 }
 
 fn fail(record: &mut Record, failure: Failure, now: mutual_model::time::UnixMillis) -> Disposition {

@@ -220,6 +220,7 @@ async fn record_end(work: &Work, ending: &Ending, state: JobState) -> Done<Finis
             ("digest", &ending.digest.as_slice()),
             ("disposition", &name_of(&disposition)?),
             ("reply_state", &state.name()),
+            ("log", &ending.failed_log().map(document).transpose()?),
             ("job", &claim.job.0.as_bytes().as_slice()),
             ("fence_sequence", &number(claim.fence.sequence)),
         ],

@@ -167,6 +167,7 @@ pub(super) fn attempt(row: &Row) -> Cell<Attempt> {
         started_at: when_known(row, 6)?,
         ended_at: when_known(row, 7)?,
         end,
+        log: json_known(row, 9)?,
     })
 }
 

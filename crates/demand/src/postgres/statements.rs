@@ -68,7 +68,10 @@ statements! {
 }
 
 /// Layouts in the order in which they came; the table `layout` counts how many a database has.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/first.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/first.sql"),
+    include_str!("migrations/attempt_logs.sql"),
+];
 
 /// A statement with numbered parameters, and their names in that order.
 pub(super) fn positional(named: &'static str) -> (String, Vec<&'static str>) {

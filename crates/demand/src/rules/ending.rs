@@ -5,7 +5,7 @@ use mutual_model::job::Failure;
 
 use super::digest::{self, Digest};
 use super::{bounds, rights};
-use crate::{FinishRequest, Outcome, Principal, StoreResult};
+use crate::{FinishRequest, Manifest, Outcome, Principal, StoreResult};
 
 /// A finish with everything that can be said about it before looking at the job.
 #[derive(Debug)]
@@ -35,5 +35,11 @@ impl Ending {
             Outcome::Success => None,
             Outcome::Failure(failure) => Some(failure),
         }
+    }
+
+    /// The log of a failed attempt: it is kept with the attempt, since the job may go on without it.
+    pub(crate) fn failed_log(&self) -> Option<&Manifest> {
+        let log = self.request.result.log.as_ref();
+        log.filter(|_| self.failure().is_some())
     }
 }

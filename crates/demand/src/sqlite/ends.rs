@@ -237,6 +237,7 @@ fn record_end(work: &Work<'_>, ending: &Ending, state: JobState) -> StoreResult<
         ":digest": ending.digest,
         ":disposition": name_of(&disposition)?,
         ":reply_state": state.name(),
+        ":log": ending.failed_log().map(document).transpose()?,
         ":job": claim.job.0.as_bytes(),
         ":fence_sequence": number(claim.fence.sequence),
     };

@@ -162,6 +162,7 @@ fn attempt(row: &Row<'_>) -> Cell<Attempt> {
         started_at: when_known(row, 6)?,
         ended_at: when_known(row, 7)?,
         end,
+        log: json_known(row, 9)?,
     })
 }
 

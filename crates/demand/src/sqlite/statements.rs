@@ -65,7 +65,10 @@ statements! {
 }
 
 /// Layouts in the order in which they came; a file's `user_version` counts how many it has.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("migrations/first.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/first.sql"),
+    include_str!("migrations/attempt_logs.sql"),
+];
 
 #[cfg(test)]
 mod tests {

@@ -40,7 +40,10 @@ impl Attempt {
                 Ok(packed) => (Some(packed), None),
                 Err(error) => (None, Some(not_stored(&error.to_string()))),
             },
-            failure => (None, failure),
+            failure => {
+                self.clear_output().await;
+                (None, failure)
+            }
         };
         let log = self.pack_log(log, failure.as_ref()).await;
         let (stored, log) = tokio::join!(self.store_output(output), self.store_log(log));
@@ -57,6 +60,17 @@ impl Attempt {
         };
         self.shop.metrics.concluded(begun.elapsed());
         self.finish(failure, result).await;
+    }
+
+    /// Nobody wants what a failed attempt has written, and a full disk must still take its log.
+    async fn clear_output(&self) {
+        let layout = Layout::of(self.dir());
+        let clear = move || {
+            for dir in [layout.output(), layout.tmp()] {
+                let _ = std::fs::remove_dir_all(dir);
+            }
+        };
+        let _ = tokio::task::spawn_blocking(clear).await;
     }
 
     async fn pack_output(&self) -> Result<Packed, SealedError> {

@@ -18,6 +18,7 @@ cases![
     a_finish_after_expiry_counts_while_its_fence_is_current,
     a_success_needs_receipts_of_others,
     a_failure_with_retries_left_is_queued_again,
+    each_failed_attempt_keeps_its_log,
     the_last_failure_ends_the_job,
     a_hopeless_failure_is_not_retried,
     a_repeated_failure_is_answered_alike_after_another_claim,
@@ -164,6 +165,29 @@ async fn a_failure_with_retries_left_is_queued_again(world: Arc<World>) {
         .await
         .unwrap();
     world.check_state(job, JobState::Succeeded).await;
+}
+
+async fn each_failed_attempt_keeps_its_log(world: Arc<World>) {
+    let job = world.submit_as(|spec| spec.retries = 2).await;
+    let agent = world.agent(1);
+    let mut logs = Vec::new();
+    for name in ["bafyfirst", "bafysecond"] {
+        let claim = world.claim_one(&agent).await.claim;
+        let mut request = world.failure(claim, Failure::OutOfMemory);
+        request.result.log = Some(world.object(name, "result key v1", 100));
+        world.finish(&agent, &request).await.unwrap();
+        logs.push(request.result.log);
+    }
+    let claim = world.claim_one(&agent).await.claim;
+    let mut request = world.success(claim);
+    request.result.log = Some(world.object("bafylast", "result key v1", 100));
+    world.finish(&agent, &request).await.unwrap();
+    let view = world.view(job).await;
+    // A success's log is in the result: once is enough.
+    logs.push(None);
+    let kept: Vec<_> = view.attempts.into_iter().map(|past| past.log).collect();
+    assert_eq!(kept, logs);
+    assert_eq!(view.result, Some(request.result));
 }
 
 async fn the_last_failure_ends_the_job(world: Arc<World>) {

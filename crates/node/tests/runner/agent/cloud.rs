@@ -306,7 +306,12 @@ impl Cloud {
 
     /// The log of a finished job as one text, line by line as `stream: text`.
     pub(super) async fn log(&self, view: &JobView) -> Vec<String> {
-        let manifest = view.result.as_ref().unwrap().log.as_ref().unwrap();
+        self.stored_log(view.result.as_ref().unwrap().log.as_ref().unwrap())
+            .await
+    }
+
+    /// What a stored log says, as [`Cloud::log`] does.
+    pub(super) async fn stored_log(&self, manifest: &Manifest) -> Vec<String> {
         let dir = self.fetch(manifest).await;
         let mut files: Vec<_> = std::fs::read_dir(dir)
             .unwrap()

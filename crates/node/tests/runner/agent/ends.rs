@@ -67,6 +67,43 @@ async fn failures_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn however_an_attempt_fails_what_it_printed_is_stored() {
+    let cloud = Cloud::start().await;
+    let _agent = cloud.agent(20).await;
+    let says = "echo out $MUTUAL_ATTEMPT; echo err $MUTUAL_ATTEMPT >&2; printf unfinished; ";
+    let ends = [
+        ("exit 3", Failure::ExitCode { code: 3 }),
+        ("kill -SEGV $$", Failure::Signal { signal: 11 }),
+        (
+            "head -c 200M /dev/zero | tail -c 199M",
+            Failure::OutOfMemory,
+        ),
+        ("sleep 60", Failure::TimeLimit),
+    ];
+    for (how, failure) in ends {
+        let mut spec = script(&format!("{says}{how}"));
+        spec.retries = 1;
+        if failure == Failure::TimeLimit {
+            spec.timeout_ms = 300;
+        }
+        let view = cloud.ended(cloud.submit(spec).await).await;
+        assert_eq!(view.reason, Some(Reason::Failure(failure)), "{how}");
+        assert_eq!(view.attempts.len(), 2, "{how}");
+        for (attempt, number) in view.attempts.iter().zip(1..) {
+            let log = cloud.stored_log(attempt.log.as_ref().unwrap()).await;
+            for line in [
+                format!("Stdout: out {number}"),
+                format!("Stderr: err {number}"),
+                "Stdout: unfinished".to_owned(),
+            ] {
+                assert!(log.contains(&line), "{how}: {line:?} is missing in {log:?}");
+            }
+        }
+        assert_eq!(view.result.unwrap().log, view.attempts[1].log, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_is_not_there_is_said_in_clear_text() {
     let cloud = Cloud::start().await;
     let _agent = cloud.agent(20).await;
