@@ -114,6 +114,22 @@ impl From<SectionError> for ImageError {
 }
 
 impl ImageError {
+    /// Whether the fault is this machine's (its disk, say) and not the image's.
+    pub fn is_local(&self) -> bool {
+        // What a decompressor or an archive reader says of bad bytes.
+        let bad = [
+            io::ErrorKind::InvalidData,
+            io::ErrorKind::InvalidInput,
+            io::ErrorKind::UnexpectedEof,
+            io::ErrorKind::Other,
+        ];
+        match self {
+            Self::Io { source, .. } => !bad.contains(&source.kind()),
+            Self::Store(error) => error.is_full() || matches!(error, StoreError::Io { .. }),
+            _ => false,
+        }
+    }
+
     /// Says which path failed; an error of our own that travelled through [`io::Error`] comes back as itself.
     fn at(path: &[u8]) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| {

@@ -41,6 +41,8 @@ pub mod frame;
 mod fetch;
 mod keep;
 mod plan;
+use crate::address::Cid;
+
 mod scope;
 mod serve;
 mod session;
@@ -73,6 +75,12 @@ pub trait Dial: Send + Sync {
 /// Why a transfer with one peer, or a whole fetch, failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+
+    /// Opens a stream for much of one DAG: by a faster way than [`Dial::open`], if there is one.
+    async fn open_wide(&self, root: &Cid) -> io::Result<BoxStream> {
+        let _ = root;
+        self.open().await
+    }
 pub enum TransferError {
     /// The connection failed or was closed.
     #[error("the connection failed: {0}")]
@@ -126,4 +134,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work)
         .await
         .map_err(io::Error::other)
+impl TransferError {
+    /// Whether another machine, or a later try, may do better: not if the object itself is bad.
+    pub fn is_retryable(&self) -> bool {
+        !matches!(self, Self::TooLarge { .. } | Self::Namespace { .. })
+    }
+}
+
 }

@@ -8,7 +8,6 @@
 mod addresses;
 mod ads;
 mod dht;
-mod pull;
 mod roles;
 
 use std::collections::BTreeMap;

@@ -222,19 +222,18 @@ impl Swarm {
 
     /// Starts to fetch the DAG below `root` from `providers` (several addresses of one peer count as one provider).
     pub fn fetch(&self, root: Cid, providers: &[PeerAddr], options: FetchOptions) -> Fetch {
-        let providers = self
-            .providers(providers)
-            .into_iter()
-            .map(|(_, p)| p as Arc<dyn Dial>);
-        fetch(&self.inner.store, root, providers.collect(), options)
+        fetch(&self.inner.store, root, self.dialable(providers), options)
+    }
+
+    /// Providers for [`Fetch::add`], one for each peer that has an address here, this node left out.
+    pub fn dialable(&self, addresses: &[PeerAddr]) -> Vec<Arc<dyn Dial>> {
+        let providers = self.providers(addresses).into_iter();
+        providers.map(|(_, provider)| provider as _).collect()
     }
 
     /// One provider for [`Fetch::add`], from the addresses of one peer; `None` if there is none, or it is this node.
     pub fn provider(&self, addresses: &[PeerAddr]) -> Option<Arc<dyn Dial>> {
-        self.providers(addresses)
-            .into_iter()
-            .next()
-            .map(|(_, provider)| provider as _)
+        self.dialable(addresses).into_iter().next()
     }
 
     fn providers(&self, addresses: &[PeerAddr]) -> Vec<(PublicKey, Arc<Provider>)> {

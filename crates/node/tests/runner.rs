@@ -14,6 +14,12 @@ mod control;
 #[path = "runner/discovery.rs"]
 mod discovery;
 
+#[path = "runner/oci.rs"]
+mod oci;
+
+#[path = "runner/registry.rs"]
+mod registry;
+
 #[path = "runner/runtime/mod.rs"]
 mod runtime;
 

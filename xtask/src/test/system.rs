@@ -1,4 +1,4 @@
-//! System packages behind the heavy tests: PostgreSQL, runc, network tools.
+//! System packages behind the heavy tests: PostgreSQL, runc, an image registry, network tools.
 //!
 //! They are installed where apt is there and we may use it; otherwise the tests they serve are switched off by an
 //! environment variable and the switch is printed. A test that finds neither the tool nor the variable fails, so that
@@ -29,7 +29,7 @@ pub(super) struct Skip {
     pub(super) affects: &'static str,
 }
 
-const REQUIREMENTS: [Requirement; 3] = [
+const REQUIREMENTS: [Requirement; 4] = [
     Requirement {
         what: "PostgreSQL server",
         packages: &["postgresql"],
@@ -43,6 +43,13 @@ const REQUIREMENTS: [Requirement; 3] = [
         present: || program_present("runc"),
         variable: "MUTUAL_SKIP_RUNC",
         affects: "containers are tested with the embedded runtime only",
+    },
+    Requirement {
+        what: "image registry server",
+        packages: &["docker-registry"],
+        present: || program_present("docker-registry"),
+        variable: "MUTUAL_SKIP_REGISTRY",
+        affects: "images are not pulled from a real registry server",
     },
     Requirement {
         what: "network and namespace tools",

@@ -18,6 +18,9 @@ use crate::tree::Root;
 /// Most providers of one fetch, and how many may wait to be added.
 const PROVIDERS_MAX: usize = 64;
 
+/// From so many expected bytes on a faster way to a provider pays for being opened: a few round trips.
+const WIDE_BYTES_MIN: u64 = 16 << 20;
+
 /// How often a provider whose connection broke is dialled again.
 const DIALS_MAX: u32 = 4;
 
@@ -35,6 +38,10 @@ pub struct FetchOptions {
     pub bytes_max: u64,
     /// If given, the namespace that the object must belong to.
     pub namespace: Option<String>,
+    /// Whether an object of no namespace will do as well.
+    pub public_too: bool,
+    /// About how many bytes are expected: for many, faster ways to providers are worth opening.
+    pub bytes_expected: u64,
     /// A provider silent for this long while it owes blocks is dropped.
     pub stall: Duration,
     /// Without any new block for this long the fetch fails.
@@ -51,6 +58,8 @@ impl FetchOptions {
             until: None,
             bytes_max: u64::MAX,
             namespace: None,
+            public_too: false,
+            bytes_expected: 0,
             stall: Duration::from_secs(10),
             give_up: Duration::from_secs(60),
             lonely: Duration::from_secs(2),
@@ -263,7 +272,8 @@ impl Shared {
             (None, Some(expected)) => Some(expected.clone()),
             (None, None) => return Ok(()),
         };
-        if found == expected {
+        let is_public = found.is_none() && self.promised.is_none();
+        if found == expected || (is_public && self.options.public_too) {
             return Ok(());
         }
         Err(TransferError::Namespace { expected, found })
@@ -482,7 +492,14 @@ async fn visit(
     provider: &dyn Dial,
 ) -> Result<(), TransferError> {
     let stall = shared.options.stall;
-    let stream = frame::within(stall, async { Ok(provider.open().await?) }).await?;
+    let wide = shared.options.bytes_expected >= WIDE_BYTES_MIN;
+    let opening = async {
+        match wide {
+            true => provider.open_wide(root).await,
+            false => provider.open().await,
+        }
+    };
+    let stream = frame::within(stall, async { Ok(opening.await?) }).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
     let open = frame::write_message(&mut writer, Message::Open { root: *root });
     frame::within(stall, open).await?;

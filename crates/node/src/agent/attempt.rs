@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use mutual_demand::{ClaimGrant, Manifest};
 use mutual_model::agent::{End, Event, RunKey};
 use mutual_model::identity::NodeKey;
-use mutual_model::job::{Failure, IsolationClass, JobState};
+use mutual_model::job::{Failure, Image, IsolationClass, JobState};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::images::{Images, Root, not_started};
+use super::images::{Images, Wish, not_started};
 use super::logs::{Library, LogWriter};
 use super::metrics::Metrics;
 use super::mind::Input;
@@ -27,8 +27,8 @@ use super::shelf::{Shelf, Unpacked};
 use super::stores::StoreLink;
 use crate::discovery::status_mirror;
 use crate::runtime::{
-    self, Class, Exit, Layout, Limits, Outcome, Output, RunSpec, Running, Runtime, StartError,
-    Usage,
+    self, Class, Exit, ImageRoot, Layout, Limits, Outcome, Output, RunSpec, Running, Runtime,
+    StartError, Usage,
 };
 
 /// How long a task's last words may be waited for after all its processes are gone.
@@ -102,7 +102,8 @@ pub(super) struct Attempt {
 
 /// What a task needs before it starts.
 struct Prepared {
-    root: Root,
+    /// None is the machine's own.
+    root: Option<ImageRoot>,
     /// The input, if it is shared with other tasks; it stays until the task is over.
     input: Option<Arc<Unpacked>>,
 }
@@ -203,13 +204,19 @@ impl Attempt {
 
     /// Image, input and checkpoint, at the same time.
     async fn prepare(&self) -> Result<Prepared, Failure> {
+        if self.class == IsolationClass::Process && self.grant.spec.image != Image::Host {
+            let reason =
+                "image: class process runs on this machine's own files; ask for class container";
+            return Err(not_started(reason.to_owned(), true));
+        }
         let layout = self.lay_out()?;
         let (spec, objects) = (&self.grant.spec, &self.shop.objects);
-        let image = &spec.image;
-        let root = self
-            .shop
-            .images
-            .root(image, self.key.job, &self.grant.namespace, objects);
+        let wish = Wish {
+            job: self.key.job,
+            namespace: &self.grant.namespace,
+            keep_until: self.keep_until(),
+        };
+        let root = self.shop.images.root(&spec.image, wish, objects);
         let (root, input, ()) = tokio::try_join!(
             root,
             self.fetch_input(layout.input()),
@@ -231,25 +238,24 @@ impl Attempt {
     }
 
     fn run_spec(&self, prepared: &Prepared) -> RunSpec {
-        let root = &prepared.root;
         let spec = &self.grant.spec;
         let need = &spec.resources;
         let scratch = match need.scratch_bytes {
             0 => self.shop.policy.scratch_bytes_default,
             asked => asked,
         };
-        let argv = root.settings.command(&spec.command);
         let mut run = RunSpec::new(
             self.key.job.to_string(),
             Class::from(self.class),
-            argv,
+            spec.command.clone(),
             self.dir(),
         );
         run.attempt = self.grant.attempt;
-        run.rootfs = root.rootfs.clone();
         run.input = prepared.input.as_ref().map(|tree| tree.dir().to_owned());
-        run.workdir = root.settings.working_dir();
-        run.env = self.environment(root);
+        run.env = self.environment();
+        if let Some(root) = &prepared.root {
+            root.apply(&mut run);
+        }
         run.network = spec.network;
         run.limits = Limits {
             cpu_millis: Some(need.cpu_millis),
@@ -262,10 +268,9 @@ impl Attempt {
     }
 
     /// What the runtime does not set itself (DESIGN §7: attempt and fence in the environment).
-    fn environment(&self, root: &Root) -> BTreeMap<String, String> {
+    fn environment(&self) -> BTreeMap<String, String> {
         let spec = &self.grant.spec;
-        let mut env = root.settings.env();
-        env.extend(spec.env.clone());
+        let mut env = spec.env.clone();
         env.insert("MUTUAL_FENCE".to_owned(), self.key.fence.to_string());
         if let Some(array) = spec.array {
             env.insert("MUTUAL_ARRAY_INDEX".to_owned(), array.index.to_string());

@@ -28,10 +28,7 @@ impl ArrivalError {
     /// Whether another machine, or a later try, may do better: not if the object itself is bad.
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Transfer(error) => !matches!(
-                error,
-                TransferError::TooLarge { .. } | TransferError::Namespace { .. }
-            ),
+            Self::Transfer(error) => error.is_retryable(),
             Self::Sealed(SealedError::Tree(error)) => {
                 error.is_full() || matches!(error, TreeError::Io { .. })
             }
@@ -119,6 +116,7 @@ impl Attempt {
     async fn fetch(&self, root: &Cid, manifest: &Manifest) -> Result<(), TransferError> {
         let mut options = FetchOptions::new(format!("job:{}", self.key.job));
         options.namespace = Some(self.grant.namespace.as_str().to_owned());
+        options.bytes_expected = manifest.bytes;
         options.bytes_max = self.shop.policy.input_bytes_max;
         options.until = Some(self.keep_until());
         let objects = &self.shop.objects;

@@ -13,6 +13,7 @@ use mutual_model::identity::PublicKey;
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::receipt::StorageReceipt;
 
+use super::images::Wish;
 use crate::swarm::{PeerAddr, Swarm, SwarmError};
 
 /// First pause before peers are asked again to hold an object; doubles up to [`ASK_PAUSE_MAX`].
@@ -64,7 +65,7 @@ impl Objects {
         addresses.iter().map(ToString::to_string).collect()
     }
 
-    /// Brings the DAG below `root` here, from `seeders` and whoever else is said to have it.
+    /// Brings the DAG below `root` here, from `seeders` and whoever else is said to have the job's input.
     pub(super) async fn fetch(
         &self,
         job: JobId,
@@ -75,12 +76,41 @@ impl Objects {
         // An address that cannot be read is one that cannot be dialled: others remain.
         let named = seeders.iter().filter_map(|seeder| seeder.parse().ok());
         let named: Vec<PeerAddr> = named.collect();
-        let fetch = self.swarm.fetch(root, &named, options);
+        let others = self.finder.providers(job);
+        self.fetch_from(root, &named, others, options).await
+    }
+
+    /// Brings an image here. Nobody says who has one: whoever keeps objects of the namespace is asked.
+    pub(super) async fn fetch_image(&self, root: Cid, wish: Wish<'_>) -> Result<(), TransferError> {
+        let mut options = FetchOptions::new("images");
+        options.until = Some(wish.keep_until);
+        options.namespace = Some(wish.namespace.as_str().to_owned());
+        options.public_too = true;
+        // Images are large as a rule.
+        options.bytes_expected = u64::MAX;
+        let anyone = async {
+            let found = (
+                self.finder.providers(wish.job),
+                self.finder.keepers(wish.namespace),
+            );
+            let (mut peers, keepers) = tokio::join!(found.0, found.1);
+            peers.extend(keepers);
+            peers
+        };
+        self.fetch_from(root, &[], anyone, options).await
+    }
+
+    async fn fetch_from(
+        &self,
+        root: Cid,
+        named: &[PeerAddr],
+        others: impl Future<Output = Vec<PeerAddr>>,
+        options: FetchOptions,
+    ) -> Result<(), TransferError> {
+        let fetch = self.swarm.fetch(root, named, options);
         let more = async {
-            for address in self.finder.providers(job).await {
-                if let Some(provider) = self.swarm.provider(&[address]) {
-                    fetch.add(provider);
-                }
+            for provider in self.swarm.dialable(&others.await) {
+                fetch.add(provider);
             }
             std::future::pending::<()>().await;
         };

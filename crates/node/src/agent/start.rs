@@ -45,7 +45,7 @@ const INTRODUCE_PAUSE_MIN: Duration = Duration::from_millis(100);
 const INTRODUCE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often it is asked where a store takes sessions, if it does not say.
 const SESSION_PLACE_PAUSE: Duration = Duration::from_secs(10);
-const LOG_SWEEP_EVERY: Duration = Duration::from_secs(3_600);
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 
 /// What the machine's owner decides.
 #[derive(Debug, Clone)]
@@ -203,7 +203,7 @@ impl AgentNode {
         let mind = tokio::spawn(mind.run(received));
         tokio::spawn(server::serve(listener, doors, closed.clone()));
         tokio::spawn(show_capacity(deps.presence.clone(), status.clone()));
-        tokio::spawn(until(closed.clone(), sweep_logs(base.shop.clone())));
+        tokio::spawn(until(closed.clone(), sweep(base.shop.clone())));
         tokio::spawn(until(
             closed.clone(),
             base.recruiter.clone().pass_pokes(poked),
@@ -401,7 +401,7 @@ fn open_shop(
         key,
         runtime: deps.runtime.clone(),
         objects: deps.objects.clone(),
-        images: Images::open(dir("images"), deps.puller.clone())?,
+        images: Images::open(dir("images"), deps.runtime.clone(), deps.puller.clone())?,
         shelf: Shelf::open(dir("inputs"))?,
         logs: Library::open(dir("logs"))?,
         outbox,
@@ -440,12 +440,17 @@ async fn show_capacity(presence: Arc<dyn Presence>, mut status: watch::Receiver<
     }
 }
 
-async fn sweep_logs(shop: Arc<Workshop>) {
+/// Removes logs and unpacked images that nobody wants any more.
+async fn sweep(shop: Arc<Workshop>) {
     loop {
-        let (logs, keep) = (shop.logs.clone(), shop.policy.keep);
+        let (logs, images, keep) = (shop.logs.clone(), shop.images.clone(), shop.policy.keep);
+        let sweep = move || {
+            logs.sweep(keep);
+            images.sweep(keep);
+        };
         // A sweep that fails is tried again.
-        let _ = tokio::task::spawn_blocking(move || logs.sweep(keep)).await;
-        tokio::time::sleep(LOG_SWEEP_EVERY).await;
+        let _ = tokio::task::spawn_blocking(sweep).await;
+        tokio::time::sleep(SWEEP_EVERY).await;
     }
 }
 

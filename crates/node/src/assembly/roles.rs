@@ -13,10 +13,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::dht::{Dht, OFFER_KIND};
-use super::pull::RegistryPuller;
 use super::{Core, NodeError, ads};
 use crate::agent::{
-    AgentConfig, AgentDeps, AgentNode, KnownStore, Objects, StoreDialer, proved_classes,
+    AgentConfig, AgentDeps, AgentNode, KnownStore, Objects, RegistryPuller, StoreDialer,
+    proved_classes,
 };
 use crate::auth::NodeSigner;
 use crate::config::NodeConfig;

@@ -88,7 +88,7 @@ pub(super) fn build(root: &Path, network: bool) -> io::Result<Vec<PathBuf>> {
 /// # Errors
 /// Whatever making directories and files reports.
 pub(super) fn network_files(root: &Path, network: bool) -> io::Result<()> {
-    fs::create_dir_all(root.join("etc"))?;
+    own_directory(&root.join("etc"))?;
     if !network {
         return replace(&root.join("etc/hosts"), HOSTS.as_bytes());
     }
@@ -96,6 +96,17 @@ pub(super) fn network_files(root: &Path, network: bool) -> io::Result<()> {
         copy(root, Path::new(path))?;
     }
     Ok(())
+}
+
+/// Makes sure that `dir` is a directory and no link: an image's link could lead the writes below it anywhere.
+fn own_directory(dir: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => fs::remove_file(dir)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    fs::create_dir(dir)
 }
 
 fn inside(root: &Path, path: &Path) -> PathBuf {
@@ -146,6 +157,24 @@ fn replace(target: &Path, content: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_images_links_lead_no_write_out_of_it() {
+        let scratch = tempfile::tempdir().expect("a temporary directory");
+        let (root, outside) = (scratch.path().join("root"), scratch.path().join("outside"));
+        for dir in [&root, &outside] {
+            fs::create_dir(dir).expect("a directory");
+        }
+        symlink(&outside, root.join("etc")).expect("a link");
+        network_files(&root, false).expect("a root");
+        assert_eq!(fs::read_dir(&outside).expect("a directory").count(), 0);
+        let hosts = fs::read_to_string(root.join("etc/hosts")).expect("a file");
+        assert_eq!(hosts, HOSTS);
+        fs::remove_file(root.join("etc/hosts")).expect("a file");
+        symlink(outside.join("hosts"), root.join("etc/hosts")).expect("a link");
+        network_files(&root, false).expect("a root");
+        assert_eq!(fs::read_dir(&outside).expect("a directory").count(), 0);
+    }
 
     #[test]
     fn the_root_holds_programs_and_nothing_of_anyones_own() {

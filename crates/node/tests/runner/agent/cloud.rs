@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use mutual_data::store::Options;
 use mutual_data::transfer::FetchOptions;
 use mutual_data::tree::{self, PackOptions, Tree};
-use mutual_data::{BlockStore, DataKey, address};
+use mutual_data::{BlockStore, Cid, DataKey, address, image};
 use mutual_demand::http::{HttpStore, HttpStoreConfig, Limits, Service, StoreKey};
 use mutual_demand::sqlite::SqliteStore;
 use mutual_demand::{
@@ -22,11 +22,12 @@ use mutual_model::ids::{JobId, Namespace};
 use mutual_model::job::{IsolationClass, TaskSpec};
 use mutual_model::lease::{Fence, LeaseTerms};
 use mutual_model::matching::{Need, Offer};
+use mutual_model::receipt::StorageReceipt;
 use mutual_model::resources::Resources;
 use mutual_model::time::UnixMillis;
 use mutual_node::agent::{
     AgentConfig, AgentDeps, AgentNode, INPUT_KEY, KnownStore, Mirror, Objects, PeerFinder,
-    Presence, RESULT_KEY, SCHEME, StoreDialer,
+    Presence, RESULT_KEY, RegistryPuller, SCHEME, StoreDialer, proved_classes,
 };
 use mutual_node::auth::{Gate, JobOffer, JobOfferReply, NodeSigner, unix_now};
 use mutual_node::runtime::{self, Runtime};
@@ -48,6 +49,11 @@ pub(super) fn small() -> Resources {
         gpus: 0,
         scratch_bytes: 16 << 20,
     }
+}
+
+/// Whose members all nodes here are.
+pub(super) fn organisation() -> NodeKey {
+    NodeKey::from_seed(&[1; 32])
 }
 
 /// A task that runs a shell script.
@@ -119,7 +125,7 @@ fn membership(organisation: &NodeKey, key: &NodeKey, name: &str, roles: &[Role])
         node: key.public(),
         sealing: key.sealing_public(),
         name: name.to_owned(),
-        namespaces: vec![namespace()],
+        namespaces: vec![namespace(), "other".parse().unwrap()],
         roles: roles.to_vec(),
         not_before: UnixMillis(0),
         not_after: UnixMillis(u64::MAX >> 12),
@@ -144,7 +150,7 @@ impl Cloud {
             ..StoreConfig::default()
         };
         let store = SqliteStore::open(dir.path().join("demand.db"), config).unwrap();
-        let organisation = NodeKey::from_seed(&[1; 32]);
+        let organisation = organisation();
         let (keeper, _) = swarm(&organisation, dir.path(), 2, "keeper").await;
         let (client, client_blocks) = swarm(&organisation, dir.path(), 3, "client").await;
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -263,9 +269,7 @@ impl Cloud {
         let options = PackOptions::private("lab");
         let packed = tree::pack(&batch, &key, &options, dir).unwrap();
         batch.commit(&packed.root.cid, "input", None).unwrap();
-        let hour = Duration::from_secs(3_600);
-        let keepers = self.keeper.listen_addrs();
-        let kept = self.client.keep_at(packed.root.cid, &keepers, 1, hour);
+        let receipts = self.keep(packed.root.cid).await;
         let sealing = self.store_key.sealing_public();
         let sealed = sealing.seal(INPUT_KEY, key.expose(), &mut rand::rng());
         Manifest {
@@ -281,8 +285,24 @@ impl Cloud {
                 scheme: SCHEME.into(),
                 sealed_key: sealed.unwrap(),
             },
-            receipts: kept.await.unwrap(),
+            receipts,
         }
+    }
+
+    /// Takes an image in as the submitter and has the keeper keep a copy; its content id.
+    pub(super) async fn image(&self, path: &Path, namespace: Option<&str>) -> String {
+        let batch = self.client_blocks.batch();
+        let root = image::import(&batch, path, namespace.map(str::to_owned)).unwrap();
+        batch.commit(&root.cid, "image", None).unwrap();
+        self.keep(root.cid).await;
+        root.cid.to_string()
+    }
+
+    async fn keep(&self, root: Cid) -> Vec<StorageReceipt> {
+        let hour = Duration::from_secs(3_600);
+        let keepers = self.keeper.listen_addrs();
+        let kept = self.client.keep_at(root, &keepers, 1, hour);
+        kept.await.unwrap()
     }
 
     /// Fetches an object as the submitter and unpacks it.
@@ -361,14 +381,14 @@ impl Cloud {
         let deps = AgentDeps {
             signer,
             trusted: self.trusted(),
-            runtime,
+            runtime: runtime.clone(),
             objects: Objects::new(swarm, blocks, Arc::new(finder)),
             presence: Arc::new(Nobody),
-            puller: None,
+            puller: Some(Arc::new(RegistryPuller)),
             stores: vec![KnownStore {
                 url: StoreUrl::from(self.url().as_str()),
                 store: wrap(Arc::new(http)),
-                classes: vec![IsolationClass::Process],
+                classes: proved_classes(&runtime),
             }],
             dialer: StoreDialer::new(|_| None),
         };
@@ -427,7 +447,12 @@ fn said(message: mutual_node::agent::LogMessage) -> Option<String> {
     }
 }
 
-async fn swarm(organisation: &NodeKey, dir: &Path, seed: u8, name: &str) -> (Swarm, BlockStore) {
+pub(super) async fn swarm(
+    organisation: &NodeKey,
+    dir: &Path,
+    seed: u8,
+    name: &str,
+) -> (Swarm, BlockStore) {
     let key = NodeKey::from_seed(&[seed; 32]);
     let certificate = membership(organisation, &key, name, &[Role::Agent, Role::Seeder]);
     let blocks = blocks(&dir.join(format!("blocks-{name}")));

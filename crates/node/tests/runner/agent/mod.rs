@@ -9,6 +9,7 @@ mod cloud;
 mod cut_off;
 mod delivery;
 mod ends;
+mod images;
 mod latency;
 mod liveness;
 mod logs;

@@ -1,38 +1,13 @@
 //! Images as roots, and `runc` by name.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::Command;
-
 use mutual_node::runtime::{Class, Outcome, Rootfs, StartError, Stream};
 
 use super::{Ground, runc_backend, skipped};
-
-/// A root with a shell and what it needs, and files of its own.
-fn image(dir: &Path) {
-    let copy = |path: &str| {
-        let target = dir.join(path.trim_start_matches('/'));
-        std::fs::create_dir_all(target.parent().expect("a parent")).expect("a directory");
-        std::fs::copy(path, target).expect("a copy");
-    };
-    for program in ["/bin/sh", "/bin/cat", "/bin/ls", "/bin/touch"] {
-        copy(program);
-        let list = Command::new("ldd").arg(program).output().expect("ldd");
-        let text = String::from_utf8_lossy(&list.stdout).into_owned();
-        text.split_whitespace()
-            .filter(|word| word.starts_with('/'))
-            .for_each(copy);
-    }
-    std::fs::create_dir_all(dir.join("srv/app")).expect("a directory");
-    std::fs::write(dir.join("srv/app/greeting"), "from the image\n").expect("a file");
-    for part in [dir.join("srv"), dir.join("srv/app")] {
-        assert!(std::fs::metadata(part).expect("a directory").mode() & 0o005 == 0o005);
-    }
-}
+use crate::oci::shell_root;
 
 async fn runs_an_image(ground: &Ground) {
     let root = ground.dir.path().join("image");
-    image(&root);
+    shell_root(&root);
     let before = std::fs::read_dir(&root).expect("the image").count();
     let mut spec = ground.shell("image", Class::Container, "cat greeting; touch /new 2>/dev/null && echo wrote; ls /usr/share 2>/dev/null; echo ok > /mutual/output/ok");
     spec.rootfs = Rootfs::Image { dir: root.clone() };

@@ -12,16 +12,11 @@ use axum::routing::get;
 use mutual_node::data::image::Image;
 use mutual_node::runtime::{Class, Config, Layout, RunSpec, Runtime};
 use mutual_node::sources::registry::{Access, PullError, pull};
-use sha2::{Digest as _, Sha256};
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+use crate::oci::{MANIFEST, OciImage, digest};
 
 /// What a registry holds, by the name under which it is asked for.
 type Shelf = BTreeMap<String, Vec<u8>>;
-
-fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
-}
 
 /// A layer with one file.
 fn layer() -> Vec<u8> {
@@ -38,33 +33,13 @@ fn layer() -> Vec<u8> {
 
 /// An image of one layer, as a registry holds it, and the digest of its manifest.
 fn image(layer: &[u8]) -> (Shelf, String) {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    let config = serde_json::json!({
-        "architecture": arch, "os": "linux",
-        "config": { "Env": ["FROM=image"], "Cmd": ["/bin/show"], "WorkingDir": "/" },
-        "rootfs": { "type": "layers", "diff_ids": [digest(layer)] },
-    });
-    let config = config.to_string().into_bytes();
-    let manifest = serde_json::json!({
-        "schemaVersion": 2, "mediaType": MANIFEST,
-        "config": { "mediaType": "application/vnd.oci.image.config.v1+json",
-                    "digest": digest(&config), "size": config.len() },
-        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar",
-                     "digest": digest(layer), "size": layer.len() }],
-    });
-    let manifest = manifest.to_string().into_bytes();
-    let name = digest(&manifest);
-    let shelf = Shelf::from([
-        (digest(&config), config),
-        (digest(layer), layer.to_vec()),
-        (name.clone(), manifest.clone()),
-        ("latest".to_owned(), manifest),
-    ]);
-    (shelf, name)
+    let settings =
+        serde_json::json!({ "Env": ["FROM=image"], "Cmd": ["/bin/show"], "WorkingDir": "/" });
+    let image = OciImage::new(layer, &settings);
+    let manifest = image.blobs[&image.name].clone();
+    let mut shelf = image.blobs;
+    shelf.insert("latest".to_owned(), manifest);
+    (shelf, image.name)
 }
 
 async fn serve(shelf: Shelf) -> SocketAddr {

@@ -1,15 +1,15 @@
-//! Registry images in the words of an agent.
+//! Images from registries, in the words of an agent.
 
 use std::path::Path;
 
 use async_trait::async_trait;
 
-use crate::agent::{PullError, Puller};
+use super::images::{PullError, Puller};
 use crate::sources::registry::{self, Access};
 
 /// Pulls images with the registry client of this crate.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct RegistryPuller;
+pub struct RegistryPuller;
 
 #[async_trait]
 impl Puller for RegistryPuller {
