@@ -55,5 +55,7 @@ pub use outbox::{Entry, Outbox};
 pub use presence::{Mirror, Presence};
 pub use pull::RegistryPuller;
 pub use seal::{CHECKPOINT_KEY, INPUT_KEY, RESULT_KEY, SCHEME};
-pub use start::{AgentConfig, AgentDeps, AgentError, AgentNode, StoreDialer, proved_classes};
+pub use start::{
+    AgentConfig, AgentDeps, AgentError, AgentNode, StoreDialer, listen, proved_classes,
+};
 pub use stores::KnownStore;

@@ -182,7 +182,19 @@ impl AgentNode {
     /// # Errors
     /// [`AgentError`].
     pub async fn start(config: AgentConfig, deps: AgentDeps) -> Result<Self, AgentError> {
-        let listener = bind(config.listen).await?;
+        let listener = listen(config.listen).await?;
+        Self::start_on(listener, config, deps).await
+    }
+
+    /// As [`AgentNode::start`] on a listener that stands already, for whom the address must be known before.
+    ///
+    /// # Errors
+    /// [`AgentError`].
+    pub async fn start_on(
+        listener: TcpListener,
+        config: AgentConfig,
+        deps: AgentDeps,
+    ) -> Result<Self, AgentError> {
         let (door, poked) = open_door(&config, &deps.signer).await?;
         let base = Base::open(&config, &deps, listener.local_addr(), door.clone());
         let (base, received) = base.map_err(|source| AgentError::State {
@@ -371,7 +383,11 @@ async fn open_door(
     })
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, AgentError> {
+/// Listens for [`AgentNode::start_on`].
+///
+/// # Errors
+/// [`AgentError::Listen`].
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
     let listener = TcpListener::bind(address).await;
     listener.map_err(|source| AgentError::Listen { address, source })
 }

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use super::dht::{Dht, OFFER_KIND};
 use super::{Core, NodeError, ads};
 use crate::agent::{
-    AgentConfig, AgentDeps, AgentNode, KnownStore, Objects, RegistryPuller, StoreDialer,
-    proved_classes,
+    AgentConfig, AgentDeps, AgentError, AgentNode, KnownStore, Objects, RegistryPuller,
+    StoreDialer, proved_classes,
 };
 use crate::auth::NodeSigner;
 use crate::config::NodeConfig;
@@ -138,16 +138,14 @@ pub(super) async fn agent(
     let runtime = open_runtime(config, &namespaces).await?;
     let mut settings = settings(config);
     let classes = proved_classes(&runtime);
-    let url = match &config.agent.url {
-        Some(url) => url.clone(),
-        None => {
-            settings.listen = free_port(settings.listen).await.map_err(|source| {
-                crate::agent::AgentError::Listen {
-                    address: settings.listen,
-                    source,
-                }
-            })?;
-            core.reach.url(settings.listen)
+    // Others must be told the address before it is served.
+    let listener = crate::agent::listen(settings.listen).await?;
+    let url = match (&config.agent.url, listener.local_addr()) {
+        (Some(url), _) => url.clone(),
+        (None, Ok(address)) => core.reach.url(address),
+        (None, Err(source)) => {
+            let address = settings.listen;
+            return Err(AgentError::Listen { address, source }.into());
         }
     };
     settings.url = Some(url.clone());
@@ -173,7 +171,7 @@ pub(super) async fn agent(
         stores: known,
         dialer: dialer(core.signer.clone(), classes),
     };
-    let agent = Arc::new(AgentNode::start(settings, deps).await?);
+    let agent = Arc::new(AgentNode::start_on(listener, settings, deps).await?);
     let desk = agent.offers().clone();
     let answer = move |_, offer: Vec<u8>| {
         let desk = desk.clone();
@@ -186,14 +184,6 @@ pub(super) async fn agent(
         Arc::clone(&agent),
     ));
     Ok((agent, runtime))
-}
-
-/// Picks the port now if any will do: others must be told the address before it is served.
-async fn free_port(listen: SocketAddr) -> std::io::Result<SocketAddr> {
-    if listen.port() != 0 {
-        return Ok(listen);
-    }
-    TcpListener::bind(listen).await?.local_addr()
 }
 
 async fn open_runtime(config: &NodeConfig, namespaces: &[Namespace]) -> Result<Runtime, NodeError> {
