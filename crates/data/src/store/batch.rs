@@ -87,7 +87,10 @@ impl Batch {
         }
         let length = bytes.len() as u64;
         self.store.reserve(length)?;
-        let written = self.store.write_fresh(cid, bytes);
+        let mut written = self.store.write_fresh(cid, bytes);
+        if matches!(written, Err(StoreError::DiskFull(_))) && self.store.collect()?.bytes > 0 {
+            written = self.store.write_fresh(cid, bytes);
+        }
         if !matches!(written, Ok(true)) {
             self.store.inner.used.fetch_sub(length, Ordering::Relaxed);
         }

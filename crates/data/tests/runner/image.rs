@@ -66,6 +66,12 @@ impl Layer {
     }
 }
 
+/// A layer with one file of so many zeros.
+pub(crate) fn layer_with_file(name: &str, bytes: usize) -> Vec<u8> {
+    let body = "\0".repeat(bytes);
+    Layer::new().file(name, &body).tar()
+}
+
 const CONFIG: &[u8] = br#"{"architecture":"amd64","os":"linux","config":{"Cmd":["true"]}}"#;
 
 fn put_blob(layout: &Path, bytes: &[u8], media_type: &str) -> Value {
@@ -77,7 +83,7 @@ fn put_blob(layout: &Path, bytes: &[u8], media_type: &str) -> Value {
 }
 
 /// Writes an image layout with these layers, called `app:1`.
-fn layout(dir: &Path, layers: &[Vec<u8>]) -> PathBuf {
+pub(crate) fn layout(dir: &Path, layers: &[Vec<u8>]) -> PathBuf {
     let layout = dir.join("layout");
     let layers: Vec<_> = layers
         .iter()

@@ -4,6 +4,7 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+mod full_disk;
 mod image;
 mod transfer;
 mod world;

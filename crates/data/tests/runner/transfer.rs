@@ -15,7 +15,7 @@ use mutual_model::identity::NodeKey;
 
 use crate::world::{Fault, Local, MEBIBYTE, Peer, noise, options};
 
-async fn fetch_all(
+pub(crate) async fn fetch_all(
     to: &Peer,
     root: &Root,
     providers: Vec<Arc<dyn Dial>>,
@@ -27,7 +27,7 @@ async fn fetch_all(
     (result.expect("a fetch ends"), progress)
 }
 
-fn assert_whole(peer: &Peer, root: &Root, key: &DataKey, bytes: usize) {
+pub(crate) fn assert_whole(peer: &Peer, root: &Root, key: &DataKey, bytes: usize) {
     assert_eq!(peer.store.complete(&root.cid).unwrap(), Some(root.bytes));
     assert!(peer.store.is_pinned(&root.cid));
     let target = peer.path("target");

@@ -32,7 +32,10 @@ impl Peer {
     }
 
     pub(crate) fn with_quota(seed: u8, quota_bytes: u64) -> Self {
-        let scratch = tempfile::tempdir().unwrap();
+        Self::in_dir(seed, tempfile::tempdir().unwrap(), quota_bytes)
+    }
+
+    pub(crate) fn in_dir(seed: u8, scratch: tempfile::TempDir, quota_bytes: u64) -> Self {
         let options = Options {
             quota_bytes,
             durable: false,
