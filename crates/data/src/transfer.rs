@@ -27,6 +27,11 @@
 //! stored or passed on, and drops a provider that sends anything else, stalls, or breaks the protocol; what it owed is
 //! asked elsewhere. What is stored already is not asked for, so a cut transfer goes on where it stopped.
 //!
+//! # Lanes
+//! An authenticated peer may be given a *lane* for one DAG: a stream that is neither encrypted nor authenticated itself
+//! and so costs little, opened with a ticket that came over a stream that is both. Only what is ciphertext anyway, or
+//! public, is served on one ([`Server::allow_lane`]).
+//!
 //! # Bounds
 //! At most 16 blocks are on their way at a time, over all providers, whatever the object's size; a provider prepares at
 //! most four blocks ahead for each stream.
@@ -36,13 +41,13 @@ use std::pin::Pin;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::address::Cid;
+
 pub mod frame;
 
 mod fetch;
 mod keep;
 mod plan;
-use crate::address::Cid;
-
 mod scope;
 mod serve;
 mod session;
@@ -70,17 +75,17 @@ pub trait Dial: Send + Sync {
 
     /// Opens a stream of [`PROTOCOL`]. Dropping the future gives up the attempt.
     async fn open(&self) -> io::Result<BoxStream>;
-}
-
-/// Why a transfer with one peer, or a whole fetch, failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 
     /// Opens a stream for much of one DAG: by a faster way than [`Dial::open`], if there is one.
     async fn open_wide(&self, root: &Cid) -> io::Result<BoxStream> {
         let _ = root;
         self.open().await
     }
+}
+
+/// Why a transfer with one peer, or a whole fetch, failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TransferError {
     /// The connection failed or was closed.
     #[error("the connection failed: {0}")]
@@ -129,11 +134,6 @@ pub enum TransferError {
     Receipt(String),
 }
 
-/// Runs what touches the disk where it does not block the others.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)
 impl TransferError {
     /// Whether another machine, or a later try, may do better: not if the object itself is bad.
     pub fn is_retryable(&self) -> bool {
@@ -141,4 +141,9 @@ impl TransferError {
     }
 }
 
+/// Runs what touches the disk where it does not block the others.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)
 }

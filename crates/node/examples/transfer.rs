@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Every node is a process of its own with a store of its own below DIRECTORY (a scratch directory by default). The
-//! seeder packs and encrypts the file beforehand; a fetch is timed from the first dial to the last verified block on
+//! seeder packs and encrypts the file beforehand (AES-256-GCM); blocks travel by a lane (plain TCP, as between nodes that
+//! reach each other), and by the encrypted transports beside it. A fetch is timed from the first dial to the last verified block on
 //! the agent's disk. Neither `cp` nor the stores wait for the disk itself. Memory is each process's peak above what it
 //! had before the fetch.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
@@ -37,8 +38,8 @@ fn main() -> Result<(), Failure> {
         ["tcp-serve", file] => tcp_serve(Path::new(file)),
         ["tcp-fetch", address, file] => tcp_fetch(address, Path::new(file)),
         ["seed", dir, file] => runtime()?.block_on(seed(Path::new(dir), Path::new(file))),
-        ["fetch", number, dir, root, peer] => {
-            runtime()?.block_on(fetch(number.parse()?, Path::new(dir), root, peer))
+        ["fetch", way, number, dir, root, peer] => {
+            runtime()?.block_on(fetch(way, number.parse()?, Path::new(dir), root, peer))
         }
         [] => compare(1024, None),
         [mebibytes] => compare(mebibytes.parse()?, None),
@@ -95,17 +96,9 @@ fn compare(mebibytes: u64, dir: Option<&str>) -> Result<(), Failure> {
         &shown(&file),
     ])?;
     let ready = seeder.read()?;
-    for transport in ["quic", "tcp"] {
+    for way in ["lane", "quic", "tcp"] {
         for agents in [1, 4] {
-            measure_fetch(
-                scratch.path(),
-                &mut seeder,
-                &ready,
-                transport,
-                agents,
-                mebibytes,
-            )?
-            .print();
+            measure_fetch(scratch.path(), &mut seeder, &ready, way, agents, mebibytes)?.print();
         }
     }
     Ok(())
@@ -170,17 +163,24 @@ fn measure_fetch(
     scratch: &Path,
     seeder: &mut Helper,
     ready: &Value,
-    transport: &'static str,
+    way: &'static str,
     agents: usize,
     mebibytes: u64,
 ) -> Result<Row, Failure> {
     let root = ready["root"].as_str().ok_or("no root")?;
+    let transport = if way == "tcp" { "tcp" } else { "quic" };
     let peer = ready[transport].as_str().ok_or("no address")?;
     let dir = |n: usize| scratch.join(format!("agent-{n}"));
     let mut running = Vec::new();
     for n in 0..agents {
-        let mut agent =
-            Helper::start(&["fetch", &(n + 2).to_string(), &shown(&dir(n)), root, peer])?;
+        let mut agent = Helper::start(&[
+            "fetch",
+            way,
+            &(n + 2).to_string(),
+            &shown(&dir(n)),
+            root,
+            peer,
+        ])?;
         agent.read()?;
         running.push(agent);
     }
@@ -206,7 +206,9 @@ fn measure_fetch(
         .filter_map(|r| r["memory"].as_f64())
         .fold(0.0, f64::max);
     let row = Row {
-        what: match (transport, agents) {
+        what: match (way, agents) {
+            ("lane", 1) => "lane, seeder → 1 agent",
+            ("lane", _) => "lane, seeder → 4 agents",
             ("quic", 1) => "QUIC, seeder → 1 agent",
             ("quic", _) => "QUIC, seeder → 4 agents",
             (_, 1) => "TCP + noise, seeder → 1 agent",
@@ -441,7 +443,7 @@ async fn seed(dir: &Path, file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn fetch(number: u8, dir: &Path, root: &str, peer: &str) -> Result<(), Failure> {
+async fn fetch(way: &str, number: u8, dir: &Path, root: &str, peer: &str) -> Result<(), Failure> {
     let (swarm, _) = start(number, dir).await?;
     let peer: PeerAddr = peer.parse()?;
     // The agent has run for a while before its first task: the warm-up is over.
@@ -450,7 +452,10 @@ async fn fetch(number: u8, dir: &Path, root: &str, peer: &str) -> Result<(), Fai
     let mut word = String::new();
     std::io::stdin().read_line(&mut word)?;
     let meter = Meter::reset()?;
-    let options = FetchOptions::new("bench");
+    let mut options = FetchOptions::new("bench");
+    if way == "lane" {
+        options.bytes_expected = u64::MAX;
+    }
     swarm
         .fetch(address::parse(root)?, &[peer], options)
         .finish()

@@ -130,6 +130,7 @@ impl Core {
         let blocks = BlockStore::open(config.data_dir.join("blocks"), options)?;
         let swarm_config = SwarmConfig {
             listen: multiaddrs(config.network.p2p),
+            lanes: Some(SocketAddr::new(config.network.p2p.ip(), 0)),
             ..SwarmConfig::default()
         };
         let members = Members {

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ mod address;
 mod driver;
 mod gate;
 mod hello;
+mod lane;
 mod provider;
 #[cfg(test)]
 mod tests;
@@ -77,6 +79,8 @@ pub struct SwarmConfig {
     pub relay: Option<RelayLimits>,
     /// How long a dial may take.
     pub dial_timeout: Duration,
+    /// Where lanes are served, by plain TCP: any port will do. None serves and asks for none.
+    pub lanes: Option<SocketAddr>,
 }
 
 impl Default for SwarmConfig {
@@ -91,6 +95,7 @@ impl Default for SwarmConfig {
             relays: Vec::new(),
             relay: None,
             dial_timeout: Duration::from_secs(10),
+            lanes: Some(SocketAddr::from(([0, 0, 0, 0], 0))),
         }
     }
 }
@@ -103,6 +108,7 @@ impl SwarmConfig {
             listen: local
                 .map(|a| a.parse().expect("a constant address parses"))
                 .into(),
+            lanes: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
             ..Self::default()
         }
     }
@@ -165,6 +171,8 @@ struct Inner {
     hello: Arc<[u8]>,
     addresses: watch::Receiver<Vec<PeerAddr>>,
     dial_timeout: Duration,
+    /// None if lanes are not used.
+    lanes: Option<lane::Avoided>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -203,9 +211,14 @@ impl Swarm {
                 hello: certificate.to_bytes().into(),
                 addresses,
                 dial_timeout: config.dial_timeout,
+                lanes: config.lanes.map(|_| lane::Avoided::default()),
             }),
         };
-        provider::serve_all(control, store, key, gate)?;
+        let (host, places) = (provider::Host { store, key, gate }, provider::places());
+        if let Some(address) = config.lanes {
+            lane::serve_all(control.clone(), address, host.clone(), places.clone()).await?;
+        }
+        provider::serve_all(control, host, places)?;
         swarm.warm_up();
         Ok(swarm)
     }

@@ -282,6 +282,7 @@ impl Client {
         let known = addresses(&manifest.seeders);
         let mut options = FetchOptions::new("result");
         options.namespace = Some(sought.namespace.to_string());
+        options.bytes_expected = manifest.bytes;
         options.lonely = Duration::from_secs(5);
         let fetch = exchange.swarm.fetch(root, &known, options);
         let progress = fetch.progress();

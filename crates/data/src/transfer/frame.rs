@@ -71,12 +71,22 @@ pub enum Message {
     },
     /// The peer will hold it and starts pulling.
     Keeping,
+    /// Answers `Open` where a lane was asked for: the DAG is served on another port to whoever shows the ticket there.
+    Lane {
+        /// The TCP port.
+        port: u16,
+        /// What opens it, once.
+        ticket: Ticket,
+    },
     /// The peer holds it, durably.
     Kept {
         /// Its signed word.
         receipt: Box<StorageReceipt>,
     },
 }
+
+/// A secret that opens one lane.
+pub type Ticket = serde_bytes::ByteArray<32>;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

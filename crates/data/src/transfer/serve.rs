@@ -117,6 +117,38 @@ impl Server {
         result
     }
 
+    /// Whether `peer` may read the DAG below `root` where others can listen: it may read it at all, and what is not
+    /// public is ciphertext.
+    ///
+    /// # Errors
+    /// [`TransferError::Refused`] with the reason, [`TransferError::Store`].
+    pub async fn allow_lane(&self, peer: &NodeId, root: Cid) -> Result<(), TransferError> {
+        let manifest = self.manifest(root).await?;
+        let namespace = manifest.namespace();
+        self.authorise
+            .may_read(peer, &root, namespace)
+            .map_err(TransferError::Refused)?;
+        match (&manifest, namespace) {
+            (Node::Image(_), Some(_)) => Err(TransferError::Refused(
+                "a private image is not encrypted and travels on no lane".into(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Serves one lane until it ends: to whom that is, and that `root` may be read there, was settled before.
+    ///
+    /// # Errors
+    /// [`TransferError::Io`], [`TransferError::Protocol`], [`TransferError::Stalled`].
+    pub async fn serve_lane(&self, root: Cid, stream: impl Stream) -> Result<(), TransferError> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        match frame::read(&mut reader, IDLE).await? {
+            Some(Frame::Message(Message::Open { root: asked })) if asked == root => {}
+            _ => return Err(TransferError::Protocol("a lane is for one object".into())),
+        }
+        self.answer(root, &mut reader, &mut writer).await
+    }
+
     async fn provide(
         &self,
         peer: &NodeId,
@@ -124,10 +156,19 @@ impl Server {
         reader: &mut (impl AsyncRead + Unpin),
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), TransferError> {
-        let namespace = self.namespace_of(root).await?;
+        let manifest = self.manifest(root).await?;
         self.authorise
-            .may_read(peer, &root, namespace.as_deref())
+            .may_read(peer, &root, manifest.namespace())
             .map_err(TransferError::Refused)?;
+        self.answer(root, reader, writer).await
+    }
+
+    async fn answer(
+        &self,
+        root: Cid,
+        reader: &mut (impl AsyncRead + Unpin),
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), TransferError> {
         frame::write_message(writer, Message::Opened).await?;
         match answer_wants(&self.store, root, reader, writer).await? {
             None => Ok(()),
@@ -135,7 +176,7 @@ impl Server {
         }
     }
 
-    async fn namespace_of(&self, root: Cid) -> Result<Option<String>, TransferError> {
+    async fn manifest(&self, root: Cid) -> Result<Node, TransferError> {
         let store = self.store.clone();
         let block = blocking(move || store.get(&root))
             .await?
@@ -143,10 +184,9 @@ impl Server {
                 StoreError::Missing(_) => TransferError::Refused("this object is not here".into()),
                 other => other.into(),
             })?;
-        let node = Node::decode(&block).map_err(|e| TransferError::Protocol(e.to_string()))?;
-        match node {
+        match Node::decode(&block).map_err(|e| TransferError::Protocol(e.to_string()))? {
             Node::Index(_) => Err(TransferError::Refused("an index node is no root".into())),
-            manifest => Ok(manifest.namespace().map(str::to_owned)),
+            manifest => Ok(manifest),
         }
     }
 

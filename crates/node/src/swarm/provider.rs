@@ -2,27 +2,33 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
-use mutual_data::BlockStore;
 use mutual_data::transfer::{BoxStream, Dial, PROTOCOL, Server, frame};
-use mutual_model::identity::NodeKey;
+use mutual_data::{BlockStore, Cid};
+use mutual_model::identity::{NodeId, NodeKey};
 use tokio::sync::Semaphore;
 use tokio_util::compat::FuturesAsyncReadCompatExt as _;
 
 use super::gate::{Gatekeeper, Guest};
-use super::{Inner, SwarmError, address, hello};
+use super::{Inner, SwarmError, address, hello, lane};
 
 /// Streams served at a time; more wait. Each costs at most four blocks of memory.
 const STREAMS_MAX: usize = 32;
+
+/// Room for what is served at once, over all kinds of streams.
+pub(super) type Places = Arc<Semaphore>;
 
 /// A peer to fetch from or to keep at.
 pub(super) struct Provider {
     inner: Arc<Inner>,
     peer: PeerId,
     addresses: Vec<Multiaddr>,
+    /// A lane was tried: if it broke, or there is none, another would too.
+    lane_tried: AtomicBool,
 }
 
 impl Provider {
@@ -31,6 +37,7 @@ impl Provider {
             inner,
             peer,
             addresses,
+            lane_tried: AtomicBool::new(false),
         }
     }
 }
@@ -64,32 +71,79 @@ impl Dial for Provider {
         hello::write(&mut stream, &self.inner.hello).await?;
         Ok(Box::pin(stream))
     }
+
+    async fn open_wide(&self, root: &Cid) -> io::Result<BoxStream> {
+        let lanes = self.inner.lanes.as_ref();
+        let lanes = lanes.filter(|avoided| !avoided.has(&self.peer));
+        let Some(avoided) = lanes.filter(|_| !self.lane_tried.swap(true, Ordering::Relaxed)) else {
+            return self.open().await;
+        };
+        let (peer, addresses) = (self.peer, &self.addresses);
+        self.inner.connect(peer, addresses.clone()).await?;
+        let mut streams = self.inner.streams.clone();
+        match lane::dial(&mut streams, peer, addresses, &self.inner.hello, root).await {
+            Ok(lane) => Ok(lane),
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no lane");
+                avoided.add(peer);
+                self.open().await
+            }
+        }
+    }
+}
+
+/// What is served, in whose name, and who is let in.
+#[derive(Clone)]
+pub(super) struct Host {
+    pub(super) store: BlockStore,
+    pub(super) key: Arc<NodeKey>,
+    pub(super) gate: Arc<dyn Gatekeeper>,
+}
+
+impl Host {
+    /// Reads the certificate that opens a stream of `peer` and judges it; what serves its bearer.
+    ///
+    /// # Errors
+    /// The reason, for the peer's eyes.
+    pub(super) async fn admit(
+        &self,
+        peer: PeerId,
+        stream: &mut (impl mutual_data::transfer::Stream + Sized),
+    ) -> Result<(NodeId, Server), String> {
+        let public = address::public_key(&peer).ok_or("your key is not an Ed25519 key")?;
+        let certificate = hello::read(stream, &public).await;
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        self.gate.admit(&certificate)?;
+        let guest = Guest {
+            certificate,
+            gate: Arc::clone(&self.gate),
+        };
+        let server = Server::new(self.store.clone(), Arc::clone(&self.key), Arc::new(guest));
+        Ok((public.node_id(), server))
+    }
+}
+
+/// Room for [`STREAMS_MAX`] streams.
+pub(super) fn places() -> Places {
+    Arc::new(Semaphore::new(STREAMS_MAX))
 }
 
 /// Serves every stream that peers open, until the swarm ends.
 pub(super) fn serve_all(
     mut control: libp2p_stream::Control,
-    store: BlockStore,
-    key: Arc<NodeKey>,
-    gate: Arc<dyn Gatekeeper>,
+    host: Host,
+    places: Places,
 ) -> Result<(), SwarmError> {
     let incoming = control.accept(StreamProtocol::new(PROTOCOL));
     let mut incoming = incoming.map_err(|e| SwarmError::Transport(e.to_string()))?;
-    let places = Arc::new(Semaphore::new(STREAMS_MAX));
     tokio::spawn(async move {
         while let Some((peer, stream)) = incoming.next().await {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
-            let serving = serve(
-                peer,
-                stream,
-                store.clone(),
-                Arc::clone(&key),
-                Arc::clone(&gate),
-            );
+            let host = host.clone();
             tokio::spawn(async move {
-                serving.await;
+                serve(peer, stream, &host).await;
                 drop(place);
             });
         }
@@ -97,31 +151,17 @@ pub(super) fn serve_all(
     Ok(())
 }
 
-async fn serve(
-    peer: PeerId,
-    stream: Stream,
-    store: BlockStore,
-    key: Arc<NodeKey>,
-    gate: Arc<dyn Gatekeeper>,
-) {
+async fn serve(peer: PeerId, stream: Stream, host: &Host) {
     let mut stream = stream.compat();
-    let Some(public) = address::public_key(&peer) else {
-        return;
-    };
-    let admitted = match hello::read(&mut stream, &public).await {
-        Ok(certificate) => gate.admit(&certificate).map(|()| certificate),
-        Err(error) => Err(error.to_string()),
-    };
-    let certificate = match admitted {
-        Ok(certificate) => certificate,
+    let (node, server) = match host.admit(peer, &mut stream).await {
+        Ok(admitted) => admitted,
         Err(reason) => {
             tracing::debug!(%peer, reason, "a stream was refused");
             let _ = frame::write_message(&mut stream, frame::Message::Refused { reason }).await;
             return;
         }
     };
-    let server = Server::new(store, key, Arc::new(Guest { certificate, gate }));
-    if let Err(error) = server.serve(public.node_id(), stream).await {
+    if let Err(error) = server.serve(node, stream).await {
         tracing::debug!(%peer, %error, "a stream ended early");
     }
 }

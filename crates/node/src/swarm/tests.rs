@@ -7,6 +7,8 @@ use mutual_data::{DataKey, store};
 use mutual_model::identity::{Membership, NodeId, Role};
 use mutual_model::time::UnixMillis;
 
+use sha2::Digest as _;
+
 use super::*;
 
 struct Node {
@@ -78,6 +80,27 @@ impl Node {
             .root;
         batch.commit(&root.cid, "test", None).unwrap();
         root
+    }
+
+    /// An image without layers.
+    fn publish_image(&self, namespace: Option<&str>) -> Cid {
+        let layout = self.scratch.path().join("layout");
+        let blobs = layout.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).unwrap();
+        let put = |text: String| {
+            let digest = hex::encode(sha2::Sha256::digest(&text));
+            std::fs::write(blobs.join(&digest), &text).unwrap();
+            format!(r#"{{"digest":"sha256:{digest}","size":{}}}"#, text.len())
+        };
+        let config = put("{}".to_owned());
+        let manifest = put(format!(r#"{{"config":{config},"layers":[]}}"#));
+        let index = format!(r#"{{"manifests":[{manifest}]}}"#);
+        std::fs::write(layout.join("index.json"), index).unwrap();
+        let batch = self.store.batch();
+        let root =
+            mutual_data::image::import(&batch, &layout, namespace.map(str::to_owned)).unwrap();
+        batch.commit(&root.cid, "test", None).unwrap();
+        root.cid
     }
 
     async fn fetch(&self, root: &Root, from: &[PeerAddr]) -> Result<u64, TransferError> {
@@ -265,4 +288,79 @@ async fn a_node_behind_a_relay_serves_through_it() {
     let root = hidden.publish(3 << 20);
     let agent = Node::start(3).await;
     assert_eq!(agent.fetch(&root, &relayed).await.unwrap(), root.bytes);
+}
+
+/// Opens a lane to `seeder` as a fetch does.
+async fn lane_to(
+    node: &Node,
+    seeder: &Node,
+    root: &Cid,
+) -> io::Result<mutual_data::transfer::BoxStream> {
+    let inner = &node.swarm.inner;
+    let addresses: Vec<_> = seeder
+        .quic()
+        .iter()
+        .map(|a| a.multiaddr().clone())
+        .collect();
+    let peer = seeder.swarm.peer_id();
+    inner.connect(peer, addresses.clone()).await?;
+    lane::dial(
+        &mut inner.streams.clone(),
+        peer,
+        &addresses,
+        &inner.hello,
+        root,
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_is_for_members_and_for_one_object_that_is_ciphertext() {
+    use mutual_data::transfer::frame::{Frame, Message, read, write_message};
+    let (seeder, member) = (Node::start(1).await, Node::start(2).await);
+    let (root, other) = (seeder.publish(100), seeder.publish(200));
+    for (asked, opened) in [(root.cid, true), (other.cid, false)] {
+        let mut lane = lane_to(&member, &seeder, &root.cid).await.unwrap();
+        write_message(&mut lane, Message::Open { root: asked })
+            .await
+            .unwrap();
+        let reply = read(&mut lane, Duration::from_secs(10)).await;
+        let is_opened = matches!(reply, Ok(Some(Frame::Message(Message::Opened))));
+        assert_eq!(is_opened, opened, "{reply:?}");
+    }
+    let stranger = Node::start_in(3, &organisation(101), "lab", SwarmConfig::loopback()).await;
+    let error = lane_to(&stranger, &seeder, &root.cid).await.err().unwrap();
+    assert!(error.to_string().contains("is not trusted"), "{error}");
+    let outsider = Node::start_in(4, &organisation(100), "other", SwarmConfig::loopback()).await;
+    let error = lane_to(&outsider, &seeder, &root.cid).await.err().unwrap();
+    assert!(
+        error.to_string().contains("does not name namespace lab"),
+        "{error}"
+    );
+    let image = seeder.publish_image(Some("lab"));
+    let error = lane_to(&member, &seeder, &image).await.err().unwrap();
+    assert!(error.to_string().contains("private image"), "{error}");
+    let public = seeder.publish_image(None);
+    assert!(lane_to(&member, &seeder, &public).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn much_travels_whether_there_is_a_lane_or_not() {
+    let closed = SwarmConfig {
+        lanes: None,
+        ..SwarmConfig::loopback()
+    };
+    for (seed, config) in [(1, SwarmConfig::loopback()), (3, closed)] {
+        let seeder = Node::start_in(seed, &organisation(100), "lab", config).await;
+        let root = seeder.publish(20 << 20);
+        let agent = Node::start(seed + 1).await;
+        let mut options = FetchOptions::new("test");
+        options.bytes_expected = root.bytes;
+        let fetch = agent
+            .swarm
+            .fetch(root.cid, &seeder.quic(), options)
+            .finish();
+        let fetched = tokio::time::timeout(Duration::from_secs(60), fetch).await;
+        assert_eq!(fetched.unwrap().unwrap().received, root.bytes);
+    }
 }
