@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::frame::{self, Frame, Message};
 use super::plan::{Plan, ProviderId, Wanted};
@@ -181,6 +181,8 @@ pub(super) struct Shared {
     batch: Batch,
     fatal: Mutex<Option<TransferError>>,
     over: watch::Sender<bool>,
+    /// Blocks being stored: they are waited for at the end, so that nothing is written after it.
+    pub(super) storing: TaskTracker,
     last_block: Mutex<Instant>,
 }
 
@@ -199,6 +201,7 @@ impl Shared {
             batch: store.batch(),
             fatal: Mutex::default(),
             over: watch::Sender::new(false),
+            storing: TaskTracker::new(),
             last_block: Mutex::new(Instant::now()),
         }
     }
@@ -433,8 +436,11 @@ async fn drive(
     let planning = Arc::clone(&shared);
     blocking(move || planning.begin(&root)).await??;
     let mut sessions = JoinSet::new();
-    gather(&shared, root, &mut providers, &mut sessions).await?;
+    let gathered = gather(&shared, root, &mut providers, &mut sessions).await;
     sessions.shutdown().await;
+    shared.storing.close();
+    shared.storing.wait().await;
+    gathered?;
     blocking(move || shared.conclude(&root)).await?
 }
 

@@ -208,9 +208,8 @@ impl Session<'_> {
             return None;
         }
         let shared = Arc::clone(self.shared);
-        Some(tokio::spawn(async move {
-            blocking(move || shared.accept(wanted, &block)).await?
-        }))
+        let storing = async move { blocking(move || shared.accept(wanted, &block)).await? };
+        Some(self.shared.storing.spawn(storing))
     }
 }
 

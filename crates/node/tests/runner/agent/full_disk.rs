@@ -23,7 +23,7 @@ mod heavy {
         let cloud = Cloud::start().await;
         let dir = cloud.agent_dir(20);
         std::fs::create_dir(&dir).unwrap();
-        let size = c"size=64m,mode=755";
+        let size = c"size=24m,mode=755";
         if let Err(error) = mount("none", &dir, "tmpfs", MountFlags::empty(), size) {
             use std::io::Write as _;
             let _ = writeln!(
@@ -39,7 +39,7 @@ mod heavy {
         let agent = cloud.agent_with(20, roomy, |store| store).await;
         let source = cloud.dir.path().join("source");
         std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("big"), vec![7; 96 << 20]).unwrap();
+        std::fs::write(source.join("big"), vec![7; 32 << 20]).unwrap();
         let input = cloud.input(&source).await;
         let mut spec = script("true");
         spec.has_input = true;
@@ -53,7 +53,7 @@ mod heavy {
             reason.contains("input: no space left on the disk") && retryable,
             "{reason}"
         );
-        let mut spec = script("head -c 96M /dev/zero > \"$MUTUAL_OUTPUT/big\"");
+        let mut spec = script("head -c 32M /dev/zero > \"$MUTUAL_OUTPUT/big\"");
         spec.resources.scratch_bytes = 1 << 30;
         let view = cloud.ended(cloud.submit(spec).await).await;
         let failure = Failure::ExitCode { code: 1 };

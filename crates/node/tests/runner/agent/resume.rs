@@ -47,7 +47,7 @@ mod heavy {
         let cloud = Cloud::start().await;
         let source = cloud.dir.path().join("source");
         std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("big"), vec![7; 64 << 20]).unwrap();
+        std::fs::write(source.join("big"), vec![7; 24 << 20]).unwrap();
         let input = cloud.input(&source).await;
         let dir = cloud.dir.path().join("fetcher");
         let again = |dies: bool| -> Output {
