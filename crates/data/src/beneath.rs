@@ -29,6 +29,13 @@ pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
 }
 
+/// As [`open_root`], but what stands at the path must be a directory itself: whoever may write beside it could have put
+/// a link there.
+pub(crate) fn open_own_root(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
 pub(crate) fn open_dir(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
@@ -137,6 +144,8 @@ mod tests {
         std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("file")).unwrap();
         assert!(open_dir(root.as_fd(), b"link").is_err());
+        assert!(open_own_root(&dir.path().join("link")).is_err());
+        assert!(open_own_root(dir.path()).is_ok());
         assert!(make_dir(root.as_fd(), b"link").is_err());
         assert!(open_file(root.as_fd(), b"file").is_err());
         assert!(create_file(root.as_fd(), b"file").is_err());

@@ -173,15 +173,19 @@ pub struct PackOptions {
     pub mode: Mode,
     /// The most the tree may hold.
     pub limits: Limits,
+    /// Whether the path that is packed may itself be a link, as a user's may. Not if somebody else could have put it
+    /// there.
+    pub follow: bool,
 }
 
 impl PackOptions {
-    /// A private object of `namespace` within the default limits.
+    /// A private object of `namespace` within the default limits, from a path that may be a link.
     pub fn private(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
             mode: Mode::Stream,
             limits: Limits::default(),
+            follow: true,
         }
     }
 

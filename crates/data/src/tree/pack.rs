@@ -73,9 +73,12 @@ pub fn pack_selected(
 ) -> Result<Packed, TreeError> {
     let mut packer = Packer::new(batch, key, options, select)?;
     let shown = lossy(path);
-    let metadata = std::fs::metadata(path).map_err(TreeError::at(shown.as_bytes()))?;
-    if metadata.is_dir() {
-        let dir = beneath::open_root(path).map_err(TreeError::at(shown.as_bytes()))?;
+    let at = || TreeError::at(shown.as_bytes());
+    if !options.follow {
+        let dir = beneath::open_own_root(path).map_err(at())?;
+        packer.directory(dir.as_fd(), b"")?;
+    } else if std::fs::metadata(path).map_err(at())?.is_dir() {
+        let dir = beneath::open_root(path).map_err(at())?;
         packer.directory(dir.as_fd(), b"")?;
     } else {
         packer.single(path)?;

@@ -79,11 +79,15 @@ pub(super) fn pack(blocks: &BlockStore, packing: Packing<'_>) -> Result<Packed, 
         false => globs.choose(path, is_dir),
     };
     let batch = blocks.batch();
-    let (key, options) = (&packing.key, &packing.options);
-    let packed = tree::pack_selected(&batch, key, options, packing.dir, &select)?;
+    // The task may have put a link to this machine's own files there.
+    let options = PackOptions {
+        follow: false,
+        ..packing.options
+    };
+    let packed = tree::pack_selected(&batch, &packing.key, &options, packing.dir, &select)?;
     batch.commit(&packed.root.cid, &packing.owner, Some(packing.until))?;
     Ok(Packed {
-        artifacts: list_files(blocks, &packed.root.cid, key)?,
+        artifacts: list_files(blocks, &packed.root.cid, &packing.key)?,
         root: packed.root,
         key: packing.key,
     })

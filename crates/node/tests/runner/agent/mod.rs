@@ -5,6 +5,7 @@
     reason = "what a test cannot set up it cannot test"
 )]
 
+mod bad_input;
 mod cloud;
 mod cut_off;
 mod delivery;
