@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Places;
 use crate::commands::{
-    cancel, completions, demo, explain, get, logs, ls, measure, node, nodes, org, run, show, store,
-    submit, up,
+    cancel, completions, demo, explain, get, image, logs, ls, measure, node, nodes, org, run, show,
+    store, submit, up,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Output;
@@ -47,6 +47,7 @@ enum Command {
     Cancel(cancel::Args),
     Nodes(nodes::Args),
     Explain(explain::Args),
+    Image(image::Args),
     Org(org::Args),
     Store(store::Args),
     Completions(completions::Args),
@@ -96,6 +97,7 @@ impl Cli {
             Command::Cancel(args) => done(cancel::run(session, args).await),
             Command::Nodes(args) => done(nodes::run(session, args).await),
             Command::Explain(args) => done(explain::run(session, args).await),
+            Command::Image(args) => done(image::run(session, args).await),
             Command::Org(args) => done(org::run(session, args).await),
             Command::Store(args) => done(store::run(session, args).await),
             Command::Measure(args) => done(measure::run(session, args).await),

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod get;
+pub(crate) mod image;
 pub(crate) mod logs;
 pub(crate) mod ls;
 pub(crate) mod measure;

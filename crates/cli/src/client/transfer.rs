@@ -14,6 +14,7 @@ use mutual_node::demand::http::{INPUT_KEY_PURPOSE, RESULT_KEY_PURPOSE};
 use mutual_node::demand::{EncMeta, JobView, Manifest};
 use mutual_node::model::ids::{JobId, Namespace};
 use mutual_node::model::job::JobState;
+use mutual_node::model::receipt::StorageReceipt;
 use mutual_node::swarm::{PeerAddr, SwarmError};
 
 use super::Client;
@@ -28,6 +29,17 @@ const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 const SEEDERS_MAX: usize = 16;
 /// Longest log shown, in bytes.
 const LOG_BYTES_MAX: u64 = 256 << 20;
+
+/// An image that peers hold.
+#[derive(Debug)]
+pub(crate) struct AddedImage {
+    /// Its content id.
+    pub(crate) root: String,
+    /// Bytes of all its blocks.
+    pub(crate) bytes: u64,
+    /// Peers that keep a copy.
+    pub(crate) copies: usize,
+}
 
 /// What a download brought.
 #[derive(Debug)]
@@ -109,19 +121,7 @@ impl Client {
         bytes: u64,
         sealed_key: Vec<u8>,
     ) -> Outcome<Manifest> {
-        let bar = self.output.spinner("seeding");
-        let peers = exchange.peers(namespace).await?;
-        let receipts = match exchange.swarm.keep_at(root, &peers, COPIES, KEEP).await {
-            Ok(receipts) => receipts,
-            Err(SwarmError::NotKept { receipts, .. }) if !receipts.is_empty() => receipts,
-            Err(error) => {
-                return Err(Failure::unavailable(format!(
-                    "no peer keeps a copy of the input: {error}"
-                ))
-                .hint("another node of your namespace must be up, with the role seeder or agent"));
-            }
-        };
-        bar.finish_and_clear();
+        let (peers, receipts) = self.keep_copies(exchange, namespace, root).await?;
         let vouches =
             |peer: &&PeerAddr| receipts.iter().any(|receipt| receipt.holder == peer.node());
         let mut seeders: Vec<_> = peers
@@ -146,6 +146,53 @@ impl Client {
                 sealed_key,
             },
             receipts,
+        })
+    }
+
+    /// Has peers of a namespace keep copies of an object; all peers there are, and those who do.
+    async fn keep_copies(
+        &self,
+        exchange: &Exchange,
+        namespace: &Namespace,
+        root: Cid,
+    ) -> Outcome<(Vec<PeerAddr>, Vec<StorageReceipt>)> {
+        let bar = self.output.spinner("seeding");
+        let peers = exchange.peers(namespace).await?;
+        let receipts = match exchange.swarm.keep_at(root, &peers, COPIES, KEEP).await {
+            Ok(receipts) => receipts,
+            Err(SwarmError::NotKept { receipts, .. }) if !receipts.is_empty() => receipts,
+            Err(error) => {
+                return Err(Failure::unavailable(format!(
+                    "no peer keeps a copy of {root}: {error}"
+                ))
+                .hint("another node of your namespace must be up, with the role seeder or agent"));
+            }
+        };
+        bar.finish_and_clear();
+        Ok((peers, receipts))
+    }
+
+    /// Takes an OCI image in and has other peers keep copies of it: those of the namespace may then fetch it, or all
+    /// members if it is public.
+    pub(crate) async fn add_image(&self, path: &Path, is_public: bool) -> Outcome<AddedImage> {
+        let namespace = &self.context.file.namespace;
+        let exchange = self.exchange().await?;
+        let bar = self.output.spinner("taking the image in");
+        let root = tokio::task::block_in_place(|| {
+            let batch = exchange.blocks.batch();
+            let owner = (!is_public).then(|| namespace.to_string());
+            let root = mutual_node::data::image::import(&batch, path, owner)
+                .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
+            let committed = batch.commit(&root.cid, "image", None);
+            committed.map_err(Failure::internal)?;
+            Ok::<_, Failure>(root)
+        })?;
+        bar.finish_and_clear();
+        let (_, receipts) = self.keep_copies(exchange, namespace, root.cid).await?;
+        Ok(AddedImage {
+            root: root.cid.to_string(),
+            bytes: root.bytes,
+            copies: receipts.len(),
         })
     }
 

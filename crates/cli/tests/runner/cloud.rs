@@ -135,6 +135,45 @@ fn a_task_goes_in_and_its_result_comes_out() {
     assert_eq!(nodes["nodes"][0]["node"], up.ready["node"]);
 }
 
+/// An image with this machine's `cat` and a file, as an older `docker save` writes it.
+const MAKE_IMAGE: &str = r#"
+    mkdir -p root && for file in /bin/cat $(ldd /bin/cat | grep -o '/[^ ]*'); do cp -L --parents "$file" root; done
+    echo from the image > root/greeting && chmod -R a+rX root && tar -C root -cf layer.tar . &&
+    echo '{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}' > config.json &&
+    echo '[{"Config":"config.json","Layers":["layer.tar"]}]' > manifest.json &&
+    tar -cf image.tar config.json manifest.json layer.tar"#;
+
+#[test]
+fn a_task_runs_in_an_image_of_ones_own() {
+    let up = Up::start();
+    let made = std::process::Command::new("sh")
+        .args(["-ec", MAKE_IMAGE])
+        .current_dir(up.place.path(""))
+        .status();
+    assert!(made.unwrap().success());
+    let added = up.run(&["--json", "image", "add", "image.tar"]).json();
+    assert_eq!(added["copies"], 1);
+    let image = added["image"].as_str().unwrap();
+    let ran = up.run(&["run", "--image", image, "--", "cat", "/greeting"]);
+    if ran.all().contains("ask for class container") {
+        // No containers here, and class process takes no image: it said so.
+        return assert_ne!(ran.code, 0);
+    }
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "from the image\n"),
+        "{}",
+        ran.all()
+    );
+    let refused = up.run(&["image", "add", "layer.tar"]);
+    assert_ne!(refused.code, 0);
+    assert!(
+        refused.stderr.contains("not an OCI image"),
+        "{}",
+        refused.all()
+    );
+}
+
 #[test]
 fn a_failed_task_ends_the_program_as_it_ended() {
     let up = Up::start();

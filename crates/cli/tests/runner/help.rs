@@ -16,6 +16,8 @@ const COMMANDS: &[&[&str]] = &[
     &["cancel"],
     &["nodes"],
     &["explain"],
+    &["image"],
+    &["image", "add"],
     &["org"],
     &["org", "create"],
     &["org", "invite"],
