@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mutual_demand::{ClaimGrant, Manifest};
@@ -22,7 +23,7 @@ use super::metrics::Metrics;
 use super::mind::Input;
 use super::objects::Objects;
 use super::outbox::Outbox;
-use super::presence::{Mirror, Presence};
+use super::presence::{HINT_PAUSE, Mirror, Presence};
 use super::shelf::{Shelf, Unpacked};
 use super::stores::StoreLink;
 use crate::discovery::status_mirror;
@@ -98,6 +99,8 @@ pub(super) struct Attempt {
     pub(super) grant: ClaimGrant,
     pub(super) class: IsolationClass,
     pub(super) events: mpsc::Sender<Input>,
+    /// How often the DHT was told something: only the latest is.
+    pub(super) said: Arc<AtomicU64>,
 }
 
 /// What a task needs before it starts.
@@ -327,7 +330,7 @@ impl Attempt {
         };
     }
 
-    /// Tells the DHT, without waiting for it.
+    /// Tells the DHT, without waiting for it; what is not the end only if nothing else follows soon.
     pub(super) fn mirror(&self, state: JobState, output: Option<&Manifest>) {
         let last = Some((self.shop.key.id(), self.key.fence));
         let mirror = Mirror {
@@ -335,7 +338,16 @@ impl Attempt {
             status: status_mirror(self.key.job, state, last, output),
         };
         let presence = self.shop.presence.clone();
-        tokio::spawn(async move { presence.mirror(mirror).await });
+        let turn = self.said.fetch_add(1, Ordering::Relaxed) + 1;
+        let said = Arc::clone(&self.said);
+        tokio::spawn(async move {
+            if !state.is_terminal() {
+                tokio::time::sleep(HINT_PAUSE).await;
+            }
+            if said.load(Ordering::Relaxed) == turn {
+                presence.mirror(mirror).await;
+            }
+        });
     }
 }
 

@@ -316,6 +316,7 @@ impl Mind {
             grant,
             class,
             events: self.inputs.clone(),
+            said: Arc::default(),
         };
         attempt.mirror(mutual_model::job::JobState::Assigned, None);
         self.attempts.insert(key, Handle::spawn(attempt));

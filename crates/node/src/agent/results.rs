@@ -312,6 +312,7 @@ impl Attempt {
             grant: self.grant.clone(),
             class: self.class,
             events: self.events.clone(),
+            said: self.said.clone(),
         }
     }
 }

@@ -30,7 +30,7 @@ use super::mind::{Input, Mind, Status};
 use super::objects::Objects;
 use super::offers::OfferDesk;
 use super::outbox::Outbox;
-use super::presence::Presence;
+use super::presence::{HINT_PAUSE, Presence};
 use super::runs::Incarnations;
 use super::server::{self, Doors};
 use super::shelf::{Shelf, remove_tree};
@@ -453,6 +453,8 @@ async fn show_capacity(presence: Arc<dyn Presence>, mut status: watch::Receiver<
         if status.changed().await.is_err() {
             return;
         }
+        // A hint needs no hurry, and a task that has just been claimed is being started now.
+        tokio::time::sleep(HINT_PAUSE).await;
     }
 }
 

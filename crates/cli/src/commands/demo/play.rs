@@ -10,7 +10,7 @@ use mutual_node::demand::JobView;
 use mutual_node::model::identity::NodeId;
 use mutual_node::model::ids::JobId;
 use mutual_node::model::job::{ArrayIndex, JobState, TaskSpec};
-use mutual_node::model::time::UnixMillis;
+use mutual_node::model::time::{UnixMillis, millis};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -29,11 +29,11 @@ use crate::output::size;
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a task of the first wave rests in all.
 const EARLY_REST: Duration = Duration::from_millis(1_500);
-/// How long a later one rests: all of the first wave are over while the later ones run, whatever
-/// else this machine does, so there is always an agent with both to kill.
-const LATE_REST: Duration = Duration::from_millis(4_000);
-/// A victim's task began at most this long ago: it will not end before the kill.
-const FRESH_MS: u64 = 2_500;
+/// How long a later one rests, and how much longer for each task there is: all of the first wave
+/// are over while the later ones run, whatever else this machine does, so there is always an agent
+/// with both to kill.
+const LATE_REST: Duration = Duration::from_millis(3_200);
+const LATE_REST_PER_TASK: Duration = Duration::from_millis(60);
 /// How long to wait until some agent both runs something and has finished something.
 const MOMENT: Duration = Duration::from_secs(60);
 /// Lines that may wait to be told.
@@ -68,6 +68,8 @@ pub(super) struct Play<'a> {
     cloud: &'a mut Cloud,
     input: &'a Input,
     board: Board,
+    /// A victim's task began at most this long ago: it will not end before the kill.
+    fresh_ms: u64,
     stream: Option<Stream>,
     control_died: Option<Instant>,
     death: Option<Death>,
@@ -97,11 +99,15 @@ impl<'a> Play<'a> {
             keepers.join(", ")
         ));
         story.step(&format!("input CID {}", seeded.root));
-        let specs = specs(cloud, tasks)?;
+        let short = first_wave(cloud);
+        let specs = specs(cloud, tasks, short)?;
         let namespace = NAMESPACE.parse().map_err(Failure::internal)?;
         client.submit_specs(&namespace, specs, Some(seeded)).await?;
         story.event(format!("{tasks} tasks submitted through control"));
-        let mut board = Board::default();
+        let mut board = Board {
+            short,
+            ..Board::default()
+        };
         board.refresh(&client).await?;
         Ok(Self {
             client,
@@ -109,6 +115,7 @@ impl<'a> Play<'a> {
             cloud,
             input,
             board,
+            fresh_ms: millis(late_rest(tasks)) * 5 / 8,
             stream: None,
             control_died: None,
             death: None,
@@ -229,7 +236,7 @@ impl<'a> Play<'a> {
         let room = self.cloud.room();
         let victim = self
             .stream_agent()
-            .and_then(|agent| self.board.victim(agent, FRESH_MS, &room));
+            .and_then(|agent| self.board.victim(agent, self.fresh_ms, &room));
         Ok(streams && victim.is_some())
     }
 
@@ -243,7 +250,7 @@ impl<'a> Play<'a> {
     fn open_stream(&mut self) {
         let Some((job, agent)) = self
             .board
-            .youngest(FRESH_MS)
+            .youngest(self.fresh_ms)
             .and_then(|job| Some((job.id, holder(job)?)))
         else {
             return;
@@ -281,7 +288,7 @@ impl<'a> Play<'a> {
         let stays = self.stream.as_ref().map(|stream| stream.agent);
         let (since, room) = (Instant::now(), self.cloud.room());
         let agent = loop {
-            let found = stays.and_then(|stays| self.board.victim(stays, FRESH_MS, &room));
+            let found = stays.and_then(|stays| self.board.victim(stays, self.fresh_ms, &room));
             match found {
                 Some(agent) => break agent,
                 None if since.elapsed() > MOMENT => {
@@ -422,10 +429,18 @@ impl<'a> Play<'a> {
     }
 }
 
-fn specs(cloud: &Cloud, tasks: u32) -> Outcome<Vec<TaskSpec>> {
-    let command = ["/bin/sh", "-c", SCRIPT].map(str::to_owned).to_vec();
+/// As many tasks as run at once: they are short and go first.
+fn first_wave(cloud: &Cloud) -> u32 {
     let room = cloud.room();
-    let first_wave = room.agents * room.slots;
+    u32::try_from(room.agents * room.slots).unwrap_or(u32::MAX)
+}
+
+fn late_rest(tasks: u32) -> Duration {
+    LATE_REST + LATE_REST_PER_TASK * tasks
+}
+
+fn specs(cloud: &Cloud, tasks: u32, short: u32) -> Outcome<Vec<TaskSpec>> {
+    let command = ["/bin/sh", "-c", SCRIPT].map(str::to_owned).to_vec();
     let mut spec = TaskSpec::new(command, NEED);
     spec.name = "demo".to_owned();
     spec.class = Some(cloud.strongest()?);
@@ -439,8 +454,13 @@ fn specs(cloud: &Cloud, tasks: u32) -> Outcome<Vec<TaskSpec>> {
         let mut member = spec.clone();
         let count = tasks;
         member.array = Some(ArrayIndex { index, count });
-        let is_early = index as usize <= first_wave;
-        let rest = if is_early { EARLY_REST } else { LATE_REST };
+        let is_early = index <= short;
+        member.priority = i32::from(is_early);
+        let rest = if is_early {
+            EARLY_REST
+        } else {
+            late_rest(tasks)
+        };
         let pause = format!("{:.3}", (rest / STEPS).as_secs_f64());
         member.env.insert("PAUSE".to_owned(), pause);
         member

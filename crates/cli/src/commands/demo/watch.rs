@@ -23,6 +23,8 @@ pub(super) struct Room {
 /// The tasks in the order of their numbers, as the store showed them last.
 #[derive(Debug, Default)]
 pub(super) struct Board {
+    /// Tasks up to this number are short: nobody dies for them and no stream of theirs is followed.
+    pub(super) short: u32,
     pub(super) jobs: Vec<JobView>,
 }
 
@@ -86,22 +88,22 @@ impl Board {
             .collect()
     }
 
-    /// The task that began last, if that was less than `fresh_ms` ago.
+    /// The long task that began last, if that was less than `fresh_ms` ago.
     pub(super) fn youngest(&self, fresh_ms: u64) -> Option<&JobView> {
         self.jobs
             .iter()
-            .filter(|job| job.state == JobState::Running && is_fresh(job, fresh_ms))
+            .filter(|job| job.state == JobState::Running && self.is_fresh(job, fresh_ms))
             .max_by_key(|job| started_at(job))
     }
 
-    /// An agent, other than `except`, that runs something which began less than `fresh_ms` ago
+    /// An agent, other than `except`, that runs something long which began less than `fresh_ms` ago
     /// and has finished something. One whose tasks fit on the others at once, unless no better
     /// moment will come.
     pub(super) fn victim(&self, except: NodeId, fresh_ms: u64, room: &Room) -> Option<NodeId> {
         let is_last_chance = !self.has_waiting() && self.youngest(fresh_ms / 2).is_none();
         self.jobs
             .iter()
-            .filter(|job| job.state == JobState::Running && is_fresh(job, fresh_ms))
+            .filter(|job| job.state == JobState::Running && self.is_fresh(job, fresh_ms))
             .filter_map(holder)
             .filter(|agent| *agent != except && !self.finished(*agent).is_empty())
             .find(|agent| is_last_chance || self.fits_elsewhere(*agent, room))
@@ -114,6 +116,12 @@ impl Board {
         let elsewhere = room.slots * room.agents.saturating_sub(1);
         // What the others hold and what this one holds, together, if they are to take it over.
         !self.has_waiting() && all <= elsewhere && !self.running(agent).is_empty()
+    }
+
+    fn is_fresh(&self, job: &JobView, fresh_ms: u64) -> bool {
+        let within = Duration::from_millis(fresh_ms);
+        let began = started_at(job).is_some_and(|at| unix_now().since(at) < within);
+        began && number(job) > self.short
     }
 
     fn has_waiting(&self) -> bool {
@@ -138,8 +146,4 @@ pub(super) fn holder(job: &JobView) -> Option<NodeId> {
 
 fn started_at(job: &JobView) -> Option<UnixMillis> {
     job.attempts.last().and_then(|attempt| attempt.started_at)
-}
-
-fn is_fresh(job: &JobView, fresh_ms: u64) -> bool {
-    started_at(job).is_some_and(|at| unix_now().since(at) < Duration::from_millis(fresh_ms))
 }

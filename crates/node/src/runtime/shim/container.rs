@@ -120,16 +120,26 @@ fn enter(order: &Order, rootfs: &Rootfs) -> Result<Stage, Failure> {
     };
     let Some(id) = order.identity else {
         let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
-        unshare(own | network).map_err(failed("entering a user namespace"))?;
+        unshare(own | network).map_err(no_user_namespace)?;
         map_ids(uid.as_raw(), gid.as_raw())?;
         return make_stage(order, rootfs, 0);
     };
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("entering a mount namespace"))?;
     let stage = make_stage(order, rootfs, id)?;
     drop_identity(id)?;
-    unshare(own | network).map_err(failed("entering a user namespace"))?;
+    unshare(own | network).map_err(no_user_namespace)?;
     map_ids(id, id)?;
     Ok(stage)
+}
+
+/// Says what keeps a user namespace away, as far as the kernel tells (user_namespaces(7)).
+fn no_user_namespace(error: nix::errno::Errno) -> Failure {
+    let why = match error {
+        nix::errno::Errno::ENOSPC => "user.max_user_namespaces allows no more of them here",
+        nix::errno::Errno::EPERM => "the kernel's or a surrounding container's policy forbids them",
+        other => other.desc(),
+    };
+    Failure::setup(format!("entering a user namespace: {why}"))
 }
 
 /// Becomes the unprivileged user `id`, whose the task's output pipes are then.
