@@ -182,8 +182,8 @@ pub struct TaskSpec {
     pub timeout_ms: u64,
     /// Longest wait in the queue, in milliseconds.
     pub expires_ms: u64,
-    /// Further attempts after a failed one or a holder's death.
-    #[serde(default)]
+    /// Further attempts after a failed one or a holder's death; [`RETRIES_DEFAULT`] if absent.
+    #[serde(default = "retries_default")]
     pub retries: u32,
     /// −100 to 100; higher goes first.
     #[serde(default)]
@@ -214,6 +214,10 @@ pub struct TaskSpec {
 
 const fn one() -> u32 {
     1
+}
+
+const fn retries_default() -> u32 {
+    RETRIES_DEFAULT
 }
 
 /// Time limit if the user gives none: one hour.
@@ -406,6 +410,19 @@ mod tests {
         let mut spec = valid();
         change(&mut spec);
         assert_eq!(spec.check().unwrap_err().field, field);
+    }
+
+    #[test]
+    fn what_is_absent_has_the_same_default_everywhere() {
+        let document = serde_json::json!({
+            "command": ["true"],
+            "resources": {"cpu_millis": 1_000, "memory_bytes": 64 << 20},
+            "timeout_ms": TIMEOUT_MS_DEFAULT,
+            "expires_ms": EXPIRES_MS_DEFAULT,
+        });
+        let read: TaskSpec = serde_json::from_value(document).unwrap();
+        assert_eq!(read, valid());
+        assert_eq!(read.retries, RETRIES_DEFAULT);
     }
 
     #[test]
