@@ -4,9 +4,11 @@
 //! [`Authenticate`], the client [`Credentials`], so that neither knows a key or a token format.
 //! The service also re-seals data keys to whoever holds a live claim ([`Reseal`], DESIGN §5.2).
 
+mod answers;
 mod client;
 mod keys;
 mod server;
+mod servers;
 mod wire;
 
 use std::fmt::Debug;

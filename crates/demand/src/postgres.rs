@@ -23,13 +23,12 @@ use tokio::sync::watch;
 
 use crate::config::StoreConfig;
 use crate::notify::Changes;
-use crate::rules::ending::Ending;
-use crate::rules::{bounds, rights};
+use crate::rules::{bounds, ending, rights};
 use crate::{
     CheckpointReport, ClaimReply, ClaimRequest, DemandStore, EventPage, FinishReply, FinishRequest,
     JobFilter, JobPage, JobView, Manifest, Principal, ReleaseRequest, RenewReply, RenewRequest,
-    RequeueReport, Revocation, RevocationReply, Right, StoreInfo, StoreResult, Submission,
-    Submitted,
+    RequeueReport, Revocation, RevocationReply, Right, StoreError, StoreInfo, StoreResult,
+    Submission, Submitted,
 };
 
 mod claims;
@@ -40,6 +39,7 @@ mod pool;
 mod rows;
 mod session;
 mod statements;
+mod tls;
 mod verdicts;
 mod work;
 
@@ -62,12 +62,14 @@ enum Kind {
 
 impl PostgresStore {
     /// Connects to the primary among the hosts of `url` (`postgres://user@host1,host2/db`), brings
-    /// the layout up to date, and gives every lease one lease of grace.
+    /// the layout up to date, and gives every lease one lease of grace. `?sslmode=require` asks for
+    /// TLS under a certificate that this machine trusts, `&sslrootcert=PATH` for authorities of
+    /// one's own; without, connections are plain.
     ///
     /// # Errors
-    /// [`StoreError::Invalid`](crate::StoreError::Invalid) for a malformed URL or configuration,
-    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if no host is a primary that
-    /// keeps what it acknowledges, [`StoreError::Internal`](crate::StoreError::Internal) if the
+    /// [`StoreError::Invalid`] for a malformed URL or configuration,
+    /// [`StoreError::Unavailable`] if no host is a primary that
+    /// keeps what it acknowledges, [`StoreError::Internal`] if the
     /// layout is of a newer version of this program.
     pub async fn connect(url: &str, config: StoreConfig) -> StoreResult<Self> {
         config.check()?;
@@ -98,9 +100,7 @@ impl PostgresStore {
             outcome
         });
         task.await.unwrap_or_else(|error| {
-            Err(crate::StoreError::Unknown(format!(
-                "an operation failed: {error}"
-            )))
+            Err(StoreError::Unknown(format!("an operation failed: {error}")))
         })
     }
 }
@@ -207,11 +207,24 @@ impl DemandStore for PostgresStore {
     }
 
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
-        let ending = Ending::new(who, request)?;
-        self.run(Kind::Writes, ending, |work, ending| {
-            Box::pin(ends::finish(work, ending))
-        })
-        .await
+        let only = self.finish_many(who, vec![request]).await.pop();
+        only.unwrap_or_else(|| Err(StoreError::Internal("a finish has no answer".into())))
+    }
+
+    async fn finish_many(
+        &self,
+        who: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let (tried, refused) = ending::prepare(who, requests);
+        let count = tried.len();
+        if count == 0 {
+            return refused.with(0, Ok(Vec::new()));
+        }
+        let ended = self.run(Kind::Writes, tried, |work, endings| {
+            Box::pin(ends::finish_many(work, endings))
+        });
+        refused.with(count, ended.await)
     }
 
     async fn revoke(

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::config::StoreConfig;
 use crate::notify::Changes;
-use crate::rules::ending::Ending;
+use crate::rules::ending::{self, Ending};
 use crate::rules::{bounds, rights};
 use crate::{
     CheckpointReport, ClaimReply, ClaimRequest, DemandStore, EventPage, FinishReply, FinishRequest,
@@ -183,6 +183,17 @@ impl DemandStore for SqliteStore {
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
         let prepared = Ending::new(who, request)?;
         self.write(move |work| ends::finish(work, &prepared)).await
+    }
+
+    async fn finish_many(
+        &self,
+        who: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let (tried, refused) = ending::prepare(who, requests);
+        let count = tried.len();
+        let ended = self.write(move |work| ends::finish_many(work, &tried));
+        refused.with(count, ended.await)
     }
 
     async fn revoke(

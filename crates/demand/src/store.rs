@@ -377,8 +377,9 @@ pub trait DemandStore: Send + Sync + Debug {
     /// Begins a new epoch, for example after a restore. Needs [`Right::Operate`].
     async fn new_epoch(&self, who: &Principal) -> StoreResult<u64>;
 
-    /// Ends many attempts at once, each as [`finish`](Self::finish) would; answers in order.
-    /// One slow call instead of many fast ones where a round trip or a commit is dear.
+    /// Ends many attempts at once, each as [`finish`](Self::finish) would; answers in order. What is
+    /// refused leaves the others as they are. A store may take them in one transaction: if that
+    /// fails as a whole, all are answered so. Over HTTP, a batch holds at most 1,000.
     async fn finish_many(
         &self,
         who: &Principal,

@@ -3,9 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod runner {
+    mod failover;
+    mod heavy {
+        mod postgres;
+    }
+    mod hostile;
     mod http;
     mod memory;
-    mod postgres;
+    #[path = "../shared/postgres_server.rs"]
+    mod postgres_server;
     mod sqlite;
     mod support;
 }

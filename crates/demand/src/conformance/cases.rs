@@ -7,6 +7,7 @@
 
 use super::Case;
 
+mod batches;
 mod claims;
 mod clock;
 mod ends;
@@ -31,6 +32,7 @@ pub(super) fn all() -> impl Iterator<Item = Case> {
         claims::CASES,
         progress::CASES,
         ends::CASES,
+        batches::CASES,
         replies::CASES,
         clock::CASES,
         verdicts::CASES,

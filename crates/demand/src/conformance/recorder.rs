@@ -107,6 +107,30 @@ impl Recorder {
         }
     }
 
+    fn note_finish(
+        &self,
+        called: Timestamp,
+        who: &Principal,
+        request: &FinishRequest,
+        outcome: &StoreResult<FinishReply>,
+    ) -> StoreResult<()> {
+        let over = |reply: &FinishReply| (reply.disposition == Disposition::Ended, reply.state);
+        let producer = who.node.unwrap_or(mutual_model::identity::NodeId([0; 32]));
+        self.note(
+            called,
+            Deed::Finish(Finish {
+                claim: request.claim,
+                digest: digest::finish(request)?,
+                result: digest::result(&request.result)?,
+                success: request.outcome == Outcome::Success,
+                copies: bounds::result_copies(request, &producer),
+                copies_needed: super::world::COPIES,
+                answer: answer(outcome, over),
+            }),
+        );
+        Ok(())
+    }
+
     fn submitted_in(&self, job: JobId, sought: &mutual_model::ids::Namespace) -> bool {
         let notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         notes.iter().any(|note| {
@@ -268,23 +292,25 @@ impl DemandStore for Recorder {
 
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
         let called = self.stamp();
-        let store = self.stand.store();
-        let outcome = store.finish(who, request.clone()).await;
-        let over = |reply: &FinishReply| (reply.disposition == Disposition::Ended, reply.state);
-        let producer = who.node.unwrap_or(mutual_model::identity::NodeId([0; 32]));
-        self.note(
-            called,
-            Deed::Finish(Finish {
-                claim: request.claim,
-                digest: digest::finish(&request)?,
-                result: digest::result(&request.result)?,
-                success: request.outcome == Outcome::Success,
-                copies: bounds::result_copies(&request, &producer),
-                copies_needed: super::world::COPIES,
-                answer: answer(&outcome, over),
-            }),
-        );
+        let outcome = self.stand.store().finish(who, request.clone()).await;
+        self.note_finish(called, who, &request, &outcome)?;
         outcome
+    }
+
+    async fn finish_many(
+        &self,
+        who: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let called = self.stamp();
+        let store = self.stand.store();
+        let outcomes = store.finish_many(who, requests.clone()).await;
+        for (request, outcome) in requests.iter().zip(&outcomes) {
+            if let Err(error) = self.note_finish(called, who, request, outcome) {
+                return vec![Err(error); requests.len()];
+            }
+        }
+        outcomes
     }
 
     async fn revoke(

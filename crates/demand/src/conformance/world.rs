@@ -111,6 +111,11 @@ impl World {
         self.counter.fetch_add(1, Ordering::SeqCst)
     }
 
+    /// The id of a job that is nowhere.
+    pub(super) fn missing_job(&self) -> JobId {
+        JobId::new(UnixMillis(1), [255; 10])
+    }
+
     pub(super) fn nonce(&self) -> Nonce {
         let mut bytes = [0; 16];
         bytes[..4].copy_from_slice(&self.number().to_be_bytes());

@@ -1,28 +1,25 @@
 //! The client: a demand store that is somewhere else.
 //!
-//! Several addresses may front ONE store; the client goes on to the next when one cannot be
-//! reached (DESIGN §3.8). A request that was sent but not answered is repeated only where repeating
-//! is harmless; whatever stays unanswered is reported as [`StoreError::Unknown`].
+//! What each operation is in HTTP stands here; `servers` knows how to get an answer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::http::Method;
-use backon::{BackoffBuilder as _, ExponentialBuilder};
 use bytes::Bytes;
 use mutual_model::ids::JobId;
-use reqwest::header;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Credentials;
+use super::servers::{Asked, Repeat, Servers};
 use super::wire::{
-    CancelBody, Done, EpochReply, ErrorBody, EventsQuery, JobsQuery, RequeueBody, SubmitBody,
+    CancelBody, Done, EpochReply, EventsQuery, FinishManyReply, JobsQuery, RequeueBody, SubmitBody,
     SubmitReply,
 };
 use crate::error::{StoreError, StoreResult};
+use crate::rules::bounds;
 use crate::store::{
     CheckpointReport, ClaimReply, ClaimRequest, DemandStore, FinishReply, FinishRequest, Principal,
     ReleaseRequest, RenewReply, RenewRequest, RequeueReport, Revocation, RevocationReply,
@@ -41,6 +38,8 @@ pub struct HttpStoreConfig {
     pub tries: usize,
     /// Wait before the second try; doubled each time, with jitter.
     pub backoff: Duration,
+    /// No further try begins so long after the first one.
+    pub patience: Duration,
 }
 
 impl Default for HttpStoreConfig {
@@ -48,8 +47,9 @@ impl Default for HttpStoreConfig {
         Self {
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(15),
-            tries: 3,
+            tries: 4,
             backoff: Duration::from_millis(50),
+            patience: Duration::from_secs(30),
         }
     }
 }
@@ -73,39 +73,22 @@ pub enum HttpStoreError {
     Client(#[from] reqwest::Error),
 }
 
+/// Bytes of finishes in one request: half of what a service takes by default.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// A demand store behind HTTP. Cheap to clone; clones share connections.
 ///
 /// The [`Principal`] that the trait's methods take is ignored: the server believes only the
 /// [`Credentials`].
 #[derive(Debug, Clone)]
 pub struct HttpStore {
-    http: reqwest::Client,
-    bases: Arc<[String]>,
-    preferred: Arc<AtomicUsize>,
+    servers: Servers,
     credentials: Arc<dyn Credentials>,
-    config: HttpStoreConfig,
 }
-
-/// How a try ended without an answer.
-enum NoAnswer {
-    /// Nothing was sent.
-    NotSent(String),
-    /// It was sent; what became of it is not known.
-    Unanswered(String),
-}
-
-/// Whether a request may be repeated when its fate is unknown.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    Harmless,
-    Never,
-}
-
-/// Longest answer that is read: a full page of jobs fits well within.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 impl HttpStore {
-    /// A client of the one store behind `bases`, each of the form `http://HOST:PORT`.
+    /// A client of the one store behind `bases`, each of the form `http://HOST:PORT`. With several,
+    /// the first that answers says which store is meant; one that serves another is not used.
     ///
     /// # Errors
     /// [`HttpStoreError`].
@@ -114,22 +97,10 @@ impl HttpStore {
         credentials: Arc<dyn Credentials>,
         config: HttpStoreConfig,
     ) -> Result<Self, HttpStoreError> {
-        if bases.is_empty() {
-            return Err(HttpStoreError::NoAddress);
-        }
-        let bases = bases.iter().map(|base| checked_base(base));
-        let http = reqwest::Client::builder()
-            .connect_timeout(config.connect_timeout)
-            .timeout(config.request_timeout)
-            .tcp_nodelay(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let servers = Servers::new(bases, config)?;
         Ok(Self {
-            http,
-            bases: bases.collect::<Result<_, _>>()?,
-            preferred: Arc::default(),
+            servers,
             credentials,
-            config,
         })
     }
 
@@ -144,7 +115,7 @@ impl HttpStore {
 
     /// The addresses.
     pub fn bases(&self) -> &[String] {
-        &self.bases
+        self.servers.bases()
     }
 
     /// Changes after a position, waiting up to `wait` for the first one. Cancel-safe.
@@ -157,33 +128,25 @@ impl HttpStore {
         limit: u32,
         wait: Duration,
     ) -> StoreResult<EventPage> {
-        let wait = wait.min(self.config.request_timeout / 2);
+        let wait = wait.min(self.servers.config().request_timeout / 2);
         let wait_ms = mutual_model::time::millis(wait);
-        self.get(
-            "/events",
-            &EventsQuery {
-                after,
-                limit,
-                wait_ms,
-            },
-        )
-        .await
+        let query = EventsQuery {
+            after,
+            limit,
+            wait_ms,
+        };
+        self.get("/events", &query).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> StoreResult<T> {
-        let request = self
-            .http
-            .get(format!("http://x{path}"))
-            .query(query)
-            .build();
-        let request = request.map_err(|error| StoreError::Internal(error.to_string()))?;
-        let url = request.url();
-        let path_and_query = match url.query() {
-            Some(query) if !query.is_empty() => format!("{path}?{query}"),
-            _ => path.to_owned(),
+        let path_and_query = self.servers.path_with(path, query)?;
+        let asked = Asked {
+            method: Method::GET,
+            path: &path_and_query,
+            body: Bytes::new(),
+            repeat: Repeat::Harmless,
         };
-        self.ask(Method::GET, &path_and_query, Bytes::new(), Repeat::Harmless)
-            .await
+        self.ask(asked).await
     }
 
     async fn post<T: DeserializeOwned>(
@@ -192,142 +155,93 @@ impl HttpStore {
         body: &impl Serialize,
         repeat: Repeat,
     ) -> StoreResult<T> {
-        let body =
-            serde_json::to_vec(body).map_err(|error| StoreError::Internal(error.to_string()))?;
-        self.ask(Method::POST, path, body.into(), repeat).await
+        let body = written(body)?.into();
+        let asked = Asked {
+            method: Method::POST,
+            path,
+            body,
+            repeat,
+        };
+        self.ask(asked).await
     }
 
-    /// Tries the addresses in turn, the last good one first.
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-        repeat: Repeat,
-    ) -> StoreResult<T> {
-        let mut delays = ExponentialBuilder::default()
-            .with_min_delay(self.config.backoff)
-            .with_max_times(self.config.tries.saturating_sub(1))
-            .with_jitter()
-            .build();
-        let mut was_sent = false;
-        loop {
-            let index = self.preferred.load(Ordering::Relaxed) % self.bases.len();
-            let outcome = self
-                .ask_once(&self.bases[index], &method, path, &body)
-                .await;
-            let problem = match outcome {
-                Ok(bytes_or_error) => return bytes_or_error.and_then(|bytes| read_answer(&bytes)),
-                Err(NoAnswer::NotSent(problem)) => problem,
-                Err(NoAnswer::Unanswered(problem)) => {
-                    was_sent = true;
-                    problem
-                }
-            };
-            self.prefer_next(index);
-            let may_repeat = !was_sent || repeat == Repeat::Harmless;
-            match delays.next().filter(|_| may_repeat) {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None if was_sent && method != Method::GET => {
-                    return Err(StoreError::Unknown(problem));
-                }
-                None => return Err(StoreError::Unavailable(problem)),
+    async fn ask<T: DeserializeOwned>(&self, asked: Asked<'_>) -> StoreResult<T> {
+        let bytes = self.servers.ask(&*self.credentials, &asked).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Unknown(format!("an answer that cannot be read: {error}")))
+    }
+
+    /// Sends finishes that fit into one request.
+    async fn finish_batch(&self, batch: &[WrittenFinish]) -> Vec<StoreResult<FinishReply>> {
+        let asked = Asked {
+            method: Method::POST,
+            path: "/finish",
+            body: finish_body(batch),
+            repeat: Repeat::Harmless,
+        };
+        match self.ask::<FinishManyReply>(asked).await {
+            Ok(FinishManyReply { replies }) if replies.len() == batch.len() => {
+                replies.into_iter().map(Into::into).collect()
             }
-        }
-    }
-
-    fn prefer_next(&self, failed: usize) {
-        let next = (failed + 1) % self.bases.len();
-        // Lost races are harmless: somebody else moved on already.
-        let _ = self
-            .preferred
-            .compare_exchange(failed, next, Ordering::Relaxed, Ordering::Relaxed);
-    }
-
-    async fn ask_once(
-        &self,
-        base: &str,
-        method: &Method,
-        path: &str,
-        body: &Bytes,
-    ) -> Result<StoreResult<Bytes>, NoAnswer> {
-        let authorization = self.credentials.authorize(method, path, body);
-        let request = self
-            .http
-            .request(method.clone(), format!("{base}{path}"))
-            .header(header::AUTHORIZATION, authorization)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.clone());
-        let response = request.send().await.map_err(|error| {
-            let problem = format!("{base}: {}", innermost(&error));
-            if error.is_connect() || error.is_builder() {
-                NoAnswer::NotSent(problem)
-            } else {
-                NoAnswer::Unanswered(problem)
+            Ok(FinishManyReply { replies }) => {
+                let problem = format!("{} answers to {} finishes", replies.len(), batch.len());
+                vec![Err(StoreError::Unknown(problem)); batch.len()]
             }
-        })?;
-        let status = response.status();
-        let bytes = read_bounded(response)
-            .await
-            .map_err(|problem| NoAnswer::Unanswered(format!("{base}: {problem}")))?;
-        if status.is_success() {
-            return Ok(Ok(bytes));
+            // What is wrong with the batch need not be wrong with each: nobody drops a finish for it.
+            Err(StoreError::Invalid(_)) if batch.len() > 1 => {
+                let each = batch.iter().map(|finish| self.finish_written(finish));
+                futures::future::join_all(each).await
+            }
+            Err(error) => vec![Err(error); batch.len()],
         }
-        Ok(Err(stated_error(status, &bytes)))
+    }
+
+    async fn finish_written(&self, finish: &WrittenFinish) -> StoreResult<FinishReply> {
+        let asked = Asked {
+            method: Method::POST,
+            path: &format!("/jobs/{}/finish", finish.job),
+            body: finish.json.clone().into(),
+            repeat: Repeat::Harmless,
+        };
+        self.ask(asked).await
     }
 }
 
-/// The cause that says most: what is at the end of the chain of sources.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
+/// A finish as it travels.
+struct WrittenFinish {
+    job: JobId,
+    json: Vec<u8>,
 }
 
-async fn read_bounded(mut response: reqwest::Response) -> Result<Bytes, String> {
-    let mut bytes = bytes::BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
-        if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(format!("an answer of more than {ANSWER_BYTES_MAX} bytes"));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.freeze())
-}
-
-fn stated_error(status: reqwest::StatusCode, bytes: &[u8]) -> StoreError {
-    let stated = serde_json::from_slice::<ErrorBody>(bytes).ok();
-    match stated {
-        Some(ErrorBody { error }) => error
-            .store
-            .unwrap_or(StoreError::Unavailable(error.message)),
-        None if status.is_server_error() => {
-            StoreError::Unknown(format!("the server answered {status}"))
-        }
-        None => StoreError::Unavailable(format!("{status}: this is no demand store")),
+impl WrittenFinish {
+    fn new(request: &FinishRequest) -> StoreResult<Self> {
+        Ok(Self {
+            job: request.claim.job,
+            json: written(request)?,
+        })
     }
 }
 
-fn read_answer<T: DeserializeOwned>(bytes: &[u8]) -> StoreResult<T> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| StoreError::Unknown(format!("an answer that cannot be read: {error}")))
+fn written(body: &impl Serialize) -> StoreResult<Vec<u8>> {
+    serde_json::to_vec(body).map_err(|error| StoreError::Internal(error.to_string()))
 }
 
-fn checked_base(text: &str) -> Result<String, HttpStoreError> {
-    let refused = |problem: &str| HttpStoreError::Address {
-        url: text.to_owned(),
-        problem: problem.to_owned(),
+fn finish_body(batch: &[WrittenFinish]) -> Bytes {
+    let entries: Vec<&[u8]> = batch.iter().map(|finish| finish.json.as_slice()).collect();
+    [b"{\"finishes\":[", entries.join(&b',').as_slice(), b"]}"]
+        .concat()
+        .into()
+}
+
+/// How many of these fit into one request, at least one.
+fn fitting(finishes: &[WrittenFinish]) -> usize {
+    let mut bytes = 0;
+    let fits = |finish: &&WrittenFinish| {
+        bytes += finish.json.len() + 1;
+        bytes <= BATCH_BYTES_MAX
     };
-    let url = reqwest::Url::parse(text).map_err(|error| refused(&error.to_string()))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(refused("not an http or https URL with a host"));
-    }
-    if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-        return Err(refused("it has a path or a query"));
-    }
-    Ok(text.trim_end_matches('/').to_owned())
+    let count = finishes.iter().take(bounds::FINISHES_MAX).take_while(fits);
+    count.count().max(1)
 }
 
 #[async_trait]
@@ -390,13 +304,32 @@ impl DemandStore for HttpStore {
 
     async fn release(&self, _: &Principal, request: ReleaseRequest) -> StoreResult<()> {
         let path = format!("/jobs/{}/release", request.claim.job);
-        let Done {} = self.post(&path, &request, Repeat::Never).await?;
+        let Done {} = self.post(&path, &request, Repeat::Harmless).await?;
         Ok(())
     }
 
     async fn finish(&self, _: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
-        let path = format!("/jobs/{}/finish", request.claim.job);
-        self.post(&path, &request, Repeat::Harmless).await
+        self.finish_written(&WrittenFinish::new(&request)?).await
+    }
+
+    async fn finish_many(
+        &self,
+        _: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let entries = requests.iter().map(WrittenFinish::new);
+        let entries = match entries.collect::<StoreResult<Vec<_>>>() {
+            Ok(entries) => entries,
+            Err(error) => return vec![Err(error); requests.len()],
+        };
+        let mut replies = Vec::with_capacity(entries.len());
+        let mut rest = entries.as_slice();
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(fitting(rest));
+            replies.extend(self.finish_batch(batch).await);
+            rest = later;
+        }
+        replies
     }
 
     async fn revoke(&self, _: &Principal, revocation: Revocation) -> StoreResult<RevocationReply> {
@@ -439,12 +372,24 @@ impl DemandStore for HttpStore {
 mod tests {
     use super::*;
 
+    fn finishes(count: usize, bytes: usize) -> Vec<WrittenFinish> {
+        let one = || WrittenFinish {
+            job: JobId(uuid::Uuid::nil()),
+            json: vec![b'1'; bytes],
+        };
+        (0..count).map(|_| one()).collect()
+    }
+
     #[test]
-    fn bad_addresses_are_named() {
-        for bad in ["", "x", "ftp://a", "http://a/b", "http://a?x=1"] {
-            let error = checked_base(bad).unwrap_err();
-            assert!(matches!(error, HttpStoreError::Address { .. }), "{bad}");
-        }
-        assert_eq!(checked_base("http://a:1/").unwrap(), "http://a:1");
+    fn batches_stay_below_the_service_s_limits_and_never_stall() {
+        assert_eq!(fitting(&finishes(5, 10)), 5);
+        assert_eq!(fitting(&finishes(2_000, 10)), bounds::FINISHES_MAX);
+        assert_eq!(fitting(&finishes(2, 3 << 20)), 1);
+        assert_eq!(fitting(&finishes(1, 5 << 20)), 1);
+    }
+
+    #[test]
+    fn a_batch_is_one_document() {
+        assert_eq!(&finish_body(&finishes(2, 1))[..], b"{\"finishes\":[1,1]}");
     }
 }

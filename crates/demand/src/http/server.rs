@@ -9,25 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, Request, State};
-use axum::http::{HeaderValue, StatusCode, header, request};
-use axum::response::{IntoResponse, Response};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, RawQuery, Request, State};
+use axum::http::{StatusCode, request};
 use axum::routing::{get, post};
 use mutual_model::identity::{PublicKey, SealingPublic};
 use mutual_model::ids::JobId;
 use mutual_model::job::FieldError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 
+use super::answers::{Answer, Reply, ok};
 use super::keys::{CHECKPOINT_KEY_PURPOSE, INPUT_KEY_PURPOSE};
 use super::wire::{
-    CancelBody, Done, EpochReply, ErrorBody, ErrorDetail, EventsQuery, JobsQuery, RequeueBody,
-    SubmitBody, SubmitReply, read_json, status,
+    CancelBody, Done, EpochReply, EventsQuery, FinishManyReply, JobsQuery, RequeueBody, SubmitBody,
+    SubmitReply, read_finishes, read_json,
 };
-use super::{Authenticate, Refusal, RequestHead, Reseal};
+use super::{Authenticate, RequestHead, Reseal};
 use crate::error::{StoreError, StoreResult};
+use crate::rules::ending;
 use crate::store::{
     CheckpointReport, ClaimReply, ClaimRequest, ClaimScope, DemandStore, FinishRequest, Principal,
     ReleaseRequest, RenewRequest, Revocation,
@@ -37,6 +37,9 @@ use crate::view::{EventPage, JobFilter, Manifest};
 /// Bounds on what one client can ask of the service.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
+    /// Most bytes of headers, and of path and query. The HTTP library's own limits, 100 headers and
+    /// some 400 KiB, bound what is read before this is looked at.
+    pub head_bytes: usize,
     /// Largest request body, in bytes.
     pub body_bytes: usize,
     /// Store operations under way at once; beyond it callers are told to come back.
@@ -46,9 +49,11 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 8 MiB (a full batch of 1,000 submissions of ordinary tasks), 1,024 and 30 s.
+    /// 32 KiB (credentials take 12 KiB at most), 8 MiB (a full batch of 1,000 submissions of
+    /// ordinary tasks), 1,024 and 30 s.
     fn default() -> Self {
         Self {
+            head_bytes: 32 << 10,
             body_bytes: 8 << 20,
             operations: 1_024,
             wait: Duration::from_secs(30),
@@ -111,10 +116,13 @@ impl Service {
             .route("/jobs/{id}/cancel", post(cancel))
             .route("/jobs/{id}/request-checkpoint", post(request_checkpoint))
             .route("/try-claim", post(try_claim))
+            .route("/finish", post(finish_many))
             .route("/renew", post(renew))
             .route("/revoke", post(revoke))
             .route("/requeue", post(requeue))
             .route("/events", get(events))
+            .fallback(no_such_path)
+            .method_not_allowed_fallback(wrong_method)
             .layer(DefaultBodyLimit::max(body_bytes))
             .with_state(Arc::new(self))
     }
@@ -177,79 +185,7 @@ impl Service {
     }
 }
 
-/// An answer other than the one asked for.
-#[derive(Debug)]
-enum Answer {
-    Store(StoreError),
-    Refused(Refusal),
-}
-
-impl From<StoreError> for Answer {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<FieldError> for Answer {
-    fn from(error: FieldError) -> Self {
-        Self::Store(error.into())
-    }
-}
-
-impl IntoResponse for Answer {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Store(error) => store_answer(error),
-            Self::Refused(refusal) => refusal_answer(refusal),
-        }
-    }
-}
-
-fn store_answer(error: StoreError) -> Response {
-    let retry_after_ms = match error {
-        StoreError::Overloaded { retry_after_ms } => Some(retry_after_ms),
-        _ => None,
-    };
-    let mut response = json(status(&error), &ErrorBody::from(error));
-    if let Some(ms) = retry_after_ms {
-        let seconds = HeaderValue::from(ms.div_ceil(1_000));
-        response.headers_mut().insert(header::RETRY_AFTER, seconds);
-    }
-    response
-}
-
-fn refusal_answer(refusal: Refusal) -> Response {
-    let body = ErrorBody {
-        error: ErrorDetail {
-            store: Some(StoreError::Forbidden(refusal.message.clone())),
-            code: refusal.code,
-            message: refusal.message,
-            field: None,
-            fix: None,
-        },
-    };
-    json(StatusCode::UNAUTHORIZED, &body)
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let bytes = match serde_json::to_vec(body) {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            tracing::error!(%error, "cannot encode an answer");
-            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-        }
-    };
-    let content_type = [(header::CONTENT_TYPE, "application/json")];
-    (status, content_type, Body::from(bytes)).into_response()
-}
-
 type Shared = State<Arc<Service>>;
-type Reply = Result<Response, Answer>;
-
-fn ok(body: &impl Serialize) -> Reply {
-    Ok(json(StatusCode::OK, body))
-}
-
 /// A request whose sender is known.
 struct Asked {
     who: Principal,
@@ -262,16 +198,42 @@ impl Asked {
     }
 }
 
-/// Reads the whole request within the limit and finds out who sends it.
+/// Refuses a request whose head alone is too long; its body is not read then.
+fn check_head(parts: &request::Parts, limit: usize) -> Result<(), Answer> {
+    let headers = parts.headers.iter();
+    let headers = headers.map(|(name, value)| name.as_str().len() + value.len());
+    let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    let too_large = |status, code, field: &str, bytes: usize| {
+        let problem = format!("{bytes} bytes");
+        let fix = format!("send at most {limit} bytes of it");
+        Err(Answer::Plain(
+            status,
+            code,
+            FieldError::new(field, problem, fix),
+        ))
+    };
+    match (headers.sum::<usize>(), path.len()) {
+        (bytes, _) if bytes > limit => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            too_large(status, "headers_too_large", "headers", bytes)
+        }
+        (_, bytes) if bytes > limit => {
+            too_large(StatusCode::URI_TOO_LONG, "path_too_long", "path", bytes)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads the whole request within the limits and finds out who sends it.
 async fn admit(service: &Service, request: Request) -> Result<Asked, Answer> {
     let (parts, body) = request.into_parts();
+    check_head(&parts, service.limits.head_bytes)?;
     let limit = service.limits.body_bytes;
     let body = axum::body::to_bytes(body, limit).await.map_err(|_| {
-        FieldError::new(
-            "body",
-            format!("more than {limit} bytes, or cut off"),
-            "send fewer or smaller entries at once",
-        )
+        let problem = format!("more than {limit} bytes, or cut off");
+        let fix = "send fewer or smaller entries at once";
+        let error = FieldError::new("body", problem, fix);
+        Answer::Plain(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", error)
     })?;
     let who = service
         .gate
@@ -290,10 +252,24 @@ fn head<'a>(parts: &'a request::Parts, body: &'a [u8]) -> RequestHead<'a> {
     }
 }
 
+/// What stands in the path where a job's id should.
+struct JobPath(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+    type Rejection = Answer;
+
+    async fn from_request_parts(parts: &mut request::Parts, state: &S) -> Result<Self, Answer> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(id)| Self(id)).map_err(|_| no_job_id())
+    }
+}
+
+fn no_job_id() -> Answer {
+    FieldError::new("id", "not a job id", "use the UUID that submitting gave").into()
+}
+
 fn job_id(text: &str) -> Result<JobId, Answer> {
-    text.parse().map_err(|_| {
-        FieldError::new("id", "not a job id", "use the UUID that submitting gave").into()
-    })
+    text.parse().map_err(|_| no_job_id())
 }
 
 /// The job in the path and the one in the body must be the same.
@@ -315,6 +291,16 @@ fn query<T: DeserializeOwned>(raw: Option<String>) -> Result<T, Answer> {
     let query = axum::extract::Query::<T>::try_from_uri(&uri)
         .map_err(|error| malformed(error.body_text()))?;
     Ok(query.0)
+}
+
+async fn no_such_path() -> Answer {
+    let error = FieldError::new("path", "not served here", "see the API's description");
+    Answer::Plain(StatusCode::NOT_FOUND, "no_such_path", error)
+}
+
+async fn wrong_method() -> Answer {
+    let error = FieldError::new("method", "not allowed here", "see the API's description");
+    Answer::Plain(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error)
 }
 
 async fn info(State(service): Shared, request: Request) -> Reply {
@@ -340,7 +326,7 @@ async fn submit(State(service): Shared, request: Request) -> Reply {
     ok(&SubmitReply { submitted })
 }
 
-async fn manifest(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn manifest(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     let (id, input) = (job_id(&id)?, asked.json::<Manifest>()?);
     service.check_key(INPUT_KEY_PURPOSE, "body", &input)?;
@@ -351,7 +337,7 @@ async fn manifest(State(service): Shared, Path(id): Path<String>, request: Reque
     ok(&view)
 }
 
-async fn job(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn job(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     ok(&service.store.job(&asked.who, job_id(&id)?).await?)
 }
@@ -362,7 +348,7 @@ async fn jobs(State(service): Shared, RawQuery(raw): RawQuery, request: Request)
     ok(&service.store.jobs(&asked.who, &filter).await?)
 }
 
-async fn cancel(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn cancel(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     let (id, body) = (job_id(&id)?, asked.json::<CancelBody>()?);
     let store = Arc::clone(&service.store);
@@ -372,7 +358,7 @@ async fn cancel(State(service): Shared, Path(id): Path<String>, request: Request
     ok(&view)
 }
 
-async fn try_claim_one(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn try_claim_one(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     let mut claim: ClaimRequest = asked.json()?;
     claim.scope = ClaimScope::Jobs(vec![job_id(&id)?]);
@@ -405,7 +391,7 @@ async fn renew(State(service): Shared, request: Request) -> Reply {
     ok(&reply)
 }
 
-async fn checkpoint(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn checkpoint(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     let report: CheckpointReport = asked.json()?;
     same_job(&id, report.claim.job)?;
@@ -417,7 +403,7 @@ async fn checkpoint(State(service): Shared, Path(id): Path<String>, request: Req
     ok(&Done {})
 }
 
-async fn release(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn release(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     let body: ReleaseRequest = asked.json()?;
     same_job(&id, body.claim.job)?;
@@ -428,7 +414,7 @@ async fn release(State(service): Shared, Path(id): Path<String>, request: Reques
     ok(&Done {})
 }
 
-async fn finish(State(service): Shared, Path(id): Path<String>, request: Request) -> Reply {
+async fn finish(State(service): Shared, JobPath(id): JobPath, request: Request) -> Reply {
     let asked = admit(&service, request).await?;
     let body: FinishRequest = asked.json()?;
     same_job(&id, body.claim.job)?;
@@ -437,6 +423,21 @@ async fn finish(State(service): Shared, Path(id): Path<String>, request: Request
         .operate(async move { store.finish(&asked.who, body).await })
         .await?;
     ok(&reply)
+}
+
+/// One answer for each finish; what is refused leaves the others as they are.
+async fn finish_many(State(service): Shared, request: Request) -> Reply {
+    let asked = admit(&service, request).await?;
+    let (tried, refused) = ending::sort_out(read_finishes(&asked.body)?.into_iter());
+    let count = tried.len();
+    let store = Arc::clone(&service.store);
+    let outcomes = service
+        .operate(async move { Ok(store.finish_many(&asked.who, tried).await) })
+        .await?;
+    let replies = refused.with(count, Ok(outcomes)).into_iter();
+    ok(&FinishManyReply {
+        replies: replies.map(Into::into).collect(),
+    })
 }
 
 async fn revoke(State(service): Shared, request: Request) -> Reply {
@@ -461,7 +462,7 @@ async fn requeue(State(service): Shared, request: Request) -> Reply {
 
 async fn request_checkpoint(
     State(service): Shared,
-    Path(id): Path<String>,
+    JobPath(id): JobPath,
     request: Request,
 ) -> Reply {
     let asked = admit(&service, request).await?;

@@ -7,8 +7,9 @@ use mutual_model::job::{FieldError, JobState};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::StoreError;
-use crate::store::{Submission, Submitted};
+use crate::error::{StoreError, StoreResult};
+use crate::rules::bounds;
+use crate::store::{FinishReply, FinishRequest, Submission, Submitted};
 use crate::view::JobFilter;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,6 +38,66 @@ pub(super) struct RequeueBody {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct EpochReply {
     pub(super) epoch: u64,
+}
+
+/// `FinishRequest`s, or their JSON as long as it is not known whether each can be read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FinishBody<T> {
+    finishes: Vec<T>,
+}
+
+/// Reads a batch of finishes; one that cannot be read is refused alone.
+pub(super) fn read_finishes(bytes: &[u8]) -> StoreResult<Vec<StoreResult<FinishRequest>>> {
+    if let Ok(FinishBody { finishes }) = serde_json::from_slice::<FinishBody<FinishRequest>>(bytes)
+    {
+        bounds::finishes(finishes.len())?;
+        return Ok(finishes.into_iter().map(Ok).collect());
+    }
+    let FinishBody { finishes } = read_json::<FinishBody<serde_json::Value>>(bytes)?;
+    bounds::finishes(finishes.len())?;
+    let read = |(place, entry)| {
+        serde_path_to_error::deserialize(entry).map_err(|error| {
+            let field = match error.path().to_string().as_str() {
+                "." => format!("finishes[{place}]"),
+                path => format!("finishes[{place}].{path}"),
+            };
+            unreadable(field, error.inner()).into()
+        })
+    };
+    Ok(finishes.into_iter().enumerate().map(read).collect())
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FinishManyReply {
+    /// In the order asked.
+    pub(super) replies: Vec<FinishAnswer>,
+}
+
+/// What became of one finish of many.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum FinishAnswer {
+    Finished(FinishReply),
+    Refused(Box<ErrorDetail>),
+}
+
+impl From<StoreResult<FinishReply>> for FinishAnswer {
+    fn from(outcome: StoreResult<FinishReply>) -> Self {
+        match outcome {
+            Ok(reply) => Self::Finished(reply),
+            Err(error) => Self::Refused(Box::new(ErrorBody::from(error).error)),
+        }
+    }
+}
+
+impl From<FinishAnswer> for StoreResult<FinishReply> {
+    fn from(answer: FinishAnswer) -> Self {
+        match answer {
+            FinishAnswer::Finished(reply) => Ok(reply),
+            FinishAnswer::Refused(detail) => Err(detail.stated()),
+        }
+    }
 }
 
 /// The empty object, so that every answer is JSON.
@@ -132,6 +193,13 @@ pub(super) struct ErrorDetail {
     pub(super) store: Option<StoreError>,
 }
 
+impl ErrorDetail {
+    /// The store's own error; a server that states none is not able to serve.
+    pub(super) fn stated(self) -> StoreError {
+        self.store.unwrap_or(StoreError::Unavailable(self.message))
+    }
+}
+
 impl From<StoreError> for ErrorBody {
     fn from(error: StoreError) -> Self {
         let (field, fix) = match &error {
@@ -183,6 +251,10 @@ pub(super) const fn status(error: &StoreError) -> StatusCode {
     }
 }
 
+fn unreadable(field: String, error: &serde_json::Error) -> FieldError {
+    FieldError::new(field, error.to_string(), "see the API's description")
+}
+
 /// Reads a JSON body; an error names the field by its path.
 pub(super) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FieldError> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
@@ -198,11 +270,7 @@ pub(super) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FieldErr
         // Before the first field, and where the text breaks off, there is no path.
         let has_path = !matches!(path.as_str(), "." | "?");
         let field = if has_path { path } else { "body".to_owned() };
-        FieldError::new(
-            field,
-            error.inner().to_string(),
-            "see the API's description",
-        )
+        unreadable(field, error.inner())
     })?;
     json.end().map_err(|error| {
         FieldError::new(
@@ -249,5 +317,34 @@ mod tests {
         }
         let unknown = read_json::<CancelBody>(b"{\"reason\": \"x\", \"colour\": 1}").unwrap_err();
         assert!(unknown.problem.contains("colour"), "{unknown}");
+    }
+
+    /// Whatever arrives is read or refused with a field and a fix.
+    fn read_or_refuse<T: DeserializeOwned>(bytes: &[u8]) {
+        if let Err(error) = read_json::<T>(bytes) {
+            assert!(!error.field.is_empty() && !error.fix.is_empty(), "{error}");
+        }
+    }
+
+    #[test]
+    fn fuzz_bodies() {
+        use crate::store::{
+            CheckpointReport, ClaimRequest, ReleaseRequest, RenewRequest, Revocation,
+        };
+        bolero::check!().for_each(|bytes: &[u8]| {
+            read_or_refuse::<SubmitBody>(bytes);
+            read_or_refuse::<crate::view::Manifest>(bytes);
+            read_or_refuse::<ClaimRequest>(bytes);
+            read_or_refuse::<RenewRequest>(bytes);
+            read_or_refuse::<CheckpointReport>(bytes);
+            read_or_refuse::<ReleaseRequest>(bytes);
+            read_or_refuse::<FinishRequest>(bytes);
+            read_or_refuse::<Revocation>(bytes);
+            let read = read_finishes(bytes);
+            assert!(
+                matches!(read, Ok(_) | Err(StoreError::Invalid(_))),
+                "{read:?}"
+            );
+        });
     }
 }

@@ -29,16 +29,18 @@ pub(super) async fn try_claim(
     request: &ClaimRequest,
 ) -> Done<ClaimReply> {
     let agent = rights::worker(who)?;
-    let holder = living(work, agent, request.incarnation).await?;
-    let grants = if claimed_before(work, holder, request).await? {
+    // All are sent before any is answered: one round trip.
+    let (holder, was_claimed, chosen) = futures::join!(
+        living(work, agent, request.incarnation),
+        claimed_before(work, agent, request),
+        choose(work, who, request),
+    );
+    let holder = holder?;
+    let grants = if was_claimed? {
         granted_before(work, holder, request).await?
     } else {
-        claim_new(work, who, holder, request).await?
+        claim_new(work, who, holder, request, chosen?).await?
     };
-    if !grants.is_empty() {
-        // Last: it refuses, and undoes the claims, if a verdict came in between.
-        extend_lease(work, holder).await?;
-    }
     Ok(ClaimReply {
         grants,
         lease_ms: work.lease_ms(),
@@ -52,12 +54,7 @@ async fn living(work: &Work, agent: NodeId, incarnation: Incarnation) -> Done<Ho
         ("agent", &agent.0.as_slice()),
         ("incarnation", &incarnation.0.as_bytes().as_slice()),
     ];
-    let lease = work.first(sql::LEASE, named).await?;
-    let is_revoked = lease
-        .map(|row| row.try_get(0))
-        .transpose()?
-        .unwrap_or(false);
-    if is_revoked || work.first(sql::SUPERSEDED, named).await?.is_some() {
+    if work.one(sql::LIVING, named).await?.try_get(0)? {
         return Err(StoreError::IncarnationRevoked.into());
     }
     Ok(Holder { agent, incarnation })
@@ -81,14 +78,14 @@ async fn extend_lease(work: &Work, holder: Holder) -> Done<()> {
     }
 }
 
-async fn claimed_before(work: &Work, holder: Holder, request: &ClaimRequest) -> Done<bool> {
+async fn claimed_before(work: &Work, agent: NodeId, request: &ClaimRequest) -> Done<bool> {
     let found = work
         .first(
             sql::CLAIMED_BEFORE,
             &[
                 ("nonce", &request.nonce.0.as_slice()),
-                ("agent", &holder.agent.0.as_slice()),
-                ("incarnation", &holder.incarnation.0.as_bytes().as_slice()),
+                ("agent", &agent.0.as_slice()),
+                ("incarnation", &request.incarnation.0.as_bytes().as_slice()),
             ],
         )
         .await?;
@@ -110,10 +107,12 @@ async fn granted_before(
             ],
         )
         .await?;
-    granted
-        .iter()
-        .map(|row| rows::grant(row, request.nonce))
-        .collect()
+    let grants = granted.iter().map(|row| rows::grant(row, request.nonce));
+    let grants = grants.collect::<Done<Vec<_>>>()?;
+    if !grants.is_empty() {
+        extend_lease(work, holder).await?;
+    }
+    Ok(grants)
 }
 
 async fn claim_new(
@@ -121,8 +120,8 @@ async fn claim_new(
     who: &Principal,
     holder: Holder,
     request: &ClaimRequest,
+    mut chosen: Vec<JobId>,
 ) -> Done<Vec<ClaimGrant>> {
-    let mut chosen = choose(work, who, request).await?;
     if chosen.is_empty() && !verdicts::sweep(work, SWEEP_BY_CLAIM_MAX).await?.is_empty() {
         // Whoever polls and finds an expired lease may reclaim it (DESIGN §7).
         chosen = choose(work, who, request).await?;
@@ -130,7 +129,14 @@ async fn claim_new(
     if chosen.is_empty() {
         return Ok(Vec::new());
     }
-    assign(work, &chosen, holder, request).await
+    // The lease refuses, and undoes the claims, if a verdict came in between.
+    let (grants, extended) = futures::join!(
+        assign(work, &chosen, holder, request),
+        extend_lease(work, holder)
+    );
+    let grants = grants?;
+    extended?;
+    Ok(grants)
 }
 
 struct Candidate {
@@ -152,22 +158,36 @@ fn candidate(row: &Row) -> Done<Candidate> {
     })
 }
 
-/// Locks what fits together into the offer, best rank first, and what was looked at for it.
+/// Locks what fits together into the offer, best rank first. Looks at no more than there are slots
+/// unless those do not fit together: what is locked, nobody else can take meanwhile.
 async fn choose(work: &Work, who: &Principal, request: &ClaimRequest) -> Done<Vec<JobId>> {
-    let mut packing = Packing::new(&request.offer);
-    let mut taken = Vec::new();
-    for candidate in candidates(work, who, request).await? {
-        if packing.is_full() {
-            break;
-        }
-        if packing.take(&candidate.need) {
-            taken.push(candidate.job);
-        }
+    let slots = request.offer.slots;
+    let found = candidates(work, who, request, slots).await?;
+    let (taken, is_full) = packed(request, &found);
+    if is_full || found.len() < slots as usize {
+        return Ok(taken);
     }
-    Ok(taken)
+    let found = candidates(work, who, request, queue::candidates(slots)).await?;
+    Ok(packed(request, &found).0)
 }
 
-async fn candidates(work: &Work, who: &Principal, request: &ClaimRequest) -> Done<Vec<Candidate>> {
+/// What fits together into the offer, and whether that fills it.
+fn packed(request: &ClaimRequest, candidates: &[Candidate]) -> (Vec<JobId>, bool) {
+    let mut packing = Packing::new(&request.offer);
+    let fitting = candidates
+        .iter()
+        .filter(|candidate| packing.take(&candidate.need));
+    let taken = fitting.map(|candidate| candidate.job).collect();
+    (taken, packing.is_full())
+}
+
+/// The best jobs that each would fit into the offer, at most so many of a namespace; locked.
+async fn candidates(
+    work: &Work,
+    who: &Principal,
+    request: &ClaimRequest,
+    most: u32,
+) -> Done<Vec<Candidate>> {
     let offer = &request.offer;
     let labels = document(&offer.labels)?;
     let free = &offer.free;
@@ -193,7 +213,7 @@ async fn candidates(work: &Work, who: &Principal, request: &ClaimRequest) -> Don
             work.query(sql::CANDIDATE, &named).await?
         }
         ClaimScope::Any => {
-            let limit = i64::from(queue::candidates(offer.slots));
+            let limit = i64::from(most);
             let mut found = Vec::new();
             for namespace in &seen {
                 let mut named = named.clone();
@@ -230,46 +250,16 @@ async fn assign(
                 ("nonce", &request.nonce.0.as_slice()),
                 ("agent", &holder.agent.0.as_slice()),
                 ("incarnation", &holder.incarnation.0.as_bytes().as_slice()),
+                ("agent_url", &request.agent_url),
                 ("now", &work.time()),
             ],
         )
         .await?;
     let grants = claimed.iter().map(|row| rows::grant(row, request.nonce));
     let mut grants = grants.collect::<Done<Vec<_>>>()?;
-    grants.sort_by_key(|grant| chosen.iter().position(|job| *job == grant.claim.job));
-    begin_attempts(work, &grants, holder, request).await?;
+    let place: BTreeMap<_, _> = chosen.iter().zip(0_usize..).collect();
+    grants.sort_by_key(|grant| place.get(&grant.claim.job).copied());
     Ok(grants)
-}
-
-async fn begin_attempts(
-    work: &Work,
-    grants: &[ClaimGrant],
-    holder: Holder,
-    request: &ClaimRequest,
-) -> Done<()> {
-    let jobs: Vec<&[u8]> = grants
-        .iter()
-        .map(|grant| grant.claim.job.0.as_bytes().as_slice())
-        .collect();
-    let sequences: Vec<i64> = grants
-        .iter()
-        .map(|grant| number(grant.claim.fence.sequence))
-        .collect();
-    work.execute(
-        sql::ATTEMPT_BEGIN,
-        &[
-            ("jobs", &jobs),
-            ("fence_sequences", &sequences),
-            ("fence_epoch", &number(work.epoch)),
-            ("nonce", &request.nonce.0.as_slice()),
-            ("agent", &holder.agent.0.as_slice()),
-            ("incarnation", &holder.incarnation.0.as_bytes().as_slice()),
-            ("agent_url", &request.agent_url),
-            ("now", &work.time()),
-        ],
-    )
-    .await?;
-    Ok(())
 }
 
 /// A held job as its row has it.

@@ -10,6 +10,7 @@ use tokio_postgres::Config;
 use super::rows;
 use super::session::Session;
 use super::statements::{self as sql, MIGRATIONS};
+use super::tls::{self, Tls};
 use super::work::{Done, Fault, Work};
 use crate::config::StoreConfig;
 use crate::{StoreError, StoreResult};
@@ -23,6 +24,7 @@ const LAYOUT_LOCK: i64 = 0x6d75_7475_616c;
 #[derive(Debug)]
 pub(super) struct Hosts {
     each: Vec<Config>,
+    tls: Tls,
     preferred: AtomicUsize,
 }
 
@@ -32,9 +34,10 @@ impl Hosts {
             FieldError::new(
                 "postgres",
                 problem,
-                "write postgres://USER:PASSWORD@HOST[,HOST]/DATABASE",
+                "write postgres://USER:PASSWORD@HOST[,HOST]/DATABASE[?sslmode=require]",
             )
         };
+        let (url, root) = tls::parted(url);
         let whole: Config = url
             .parse()
             .map_err(|error: tokio_postgres::Error| refused(error.to_string()))?;
@@ -47,6 +50,7 @@ impl Hosts {
             .collect();
         Ok(Self {
             each,
+            tls: Tls::new(&whole, root.as_deref())?,
             preferred: AtomicUsize::new(0),
         })
     }
@@ -57,7 +61,7 @@ impl Hosts {
         let mut problems = Vec::new();
         for step in 0..self.each.len() {
             let number = (first + step) % self.each.len();
-            let reached = tokio::time::timeout(HOST_PATIENCE, reach(&self.each[number], config));
+            let reached = tokio::time::timeout(HOST_PATIENCE, self.reach(number, config));
             match reached.await {
                 Ok(Ok(session)) => {
                     self.preferred.store(number, Ordering::Relaxed);
@@ -70,6 +74,16 @@ impl Hosts {
             }
         }
         Err(StoreError::Unavailable(problems.join("; ")))
+    }
+
+    async fn reach(&self, number: usize, config: &StoreConfig) -> StoreResult<Session> {
+        let session = Session::open(&self.each[number], &self.tls)
+            .await
+            .map_err(unreachable)?;
+        check_durable(&session, config).await?;
+        session.simple(SETTINGS).await.map_err(unreachable)?;
+        make_sure(&session, config).await?;
+        Ok(session)
     }
 }
 
@@ -93,6 +107,7 @@ fn one_host(whole: &Config, number: usize) -> Config {
     if let Some(database) = whole.get_dbname() {
         config.dbname(database);
     }
+    config.ssl_mode(whole.get_ssl_mode());
     config.application_name("mutual");
     config.connect_timeout(HOST_PATIENCE);
     config.keepalives_idle(HOST_PATIENCE);
@@ -101,18 +116,14 @@ fn one_host(whole: &Config, number: usize) -> Config {
 }
 
 /// Settings of every connection. `synchronous_commit` is never weaker than the primary's own disk
-/// and the standbys that it names.
+/// and the standbys that it names. Every statement finds its rows by an index, whatever the planner
+/// believes of a table that has just been filled, so each is planned once and as a look-up.
 const SETTINGS: &str = "SET synchronous_commit = on; SET lock_timeout = '5s';
     SET idle_in_transaction_session_timeout = '30s';
-    SET default_transaction_isolation = 'read committed'";
-
-async fn reach(host: &Config, config: &StoreConfig) -> StoreResult<Session> {
-    let session = Session::open(host).await.map_err(unreachable)?;
-    check_durable(&session, config).await?;
-    session.simple(SETTINGS).await.map_err(unreachable)?;
-    make_sure(&session, config).await?;
-    Ok(session)
-}
+    SET default_transaction_isolation = 'read committed';
+    SET plan_cache_mode = force_generic_plan; SET jit = off;
+    SET enable_seqscan = off; SET enable_bitmapscan = off;
+    SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 fn unreachable(error: tokio_postgres::Error) -> StoreError {
     let said = error.as_db_error().map(|said| said.message().to_owned());

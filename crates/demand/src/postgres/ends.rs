@@ -3,13 +3,16 @@
 //! Each is one conditional statement on job, state, fence and nonce (DESIGN §3.3). Only when it
 //! changes no row does a second one ask why, under a lock on the job.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use mutual_model::identity::NodeId;
+use mutual_model::ids::JobId;
 use mutual_model::job::{Failure, JobState};
 use mutual_model::lease::{Claim, Fence};
 
 use super::claims::{end_attempts, on_claim};
 use super::jobs::{namespaces, touch};
-use super::rows::{self, document, name_of, number};
+use super::rows::{self, document, number};
 use super::session::Param;
 use super::statements as sql;
 use super::work::{Done, Fault, Work};
@@ -17,7 +20,7 @@ use crate::rules::ending::Ending;
 use crate::rules::{bounds, rights};
 use crate::{
     AttemptEnd, Checkpoint, CheckpointReport, Disposition, FinishReply, Principal, Reason,
-    ReleaseRequest, StoreError,
+    ReleaseRequest, StoreError, StoreResult,
 };
 
 /// Why a conditional statement changed nothing.
@@ -150,10 +153,57 @@ pub(super) async fn release(work: &Work, who: &Principal, request: &ReleaseReque
     }
 }
 
-pub(super) async fn finish(work: &Work, ending: &Ending) -> Done<FinishReply> {
-    if let Some(state) = end_job(work, ending).await? {
-        return record_end(work, ending, state).await;
+/// Ends attempts of one holder, each for itself: what is refused leaves the others as they are.
+pub(super) async fn finish_many(
+    work: &Work,
+    endings: &[Ending],
+) -> Done<Vec<StoreResult<FinishReply>>> {
+    let mut answers: BTreeMap<usize, StoreResult<FinishReply>> = BTreeMap::new();
+    let mut waiting: Vec<usize> = (0..endings.len()).collect();
+    while !waiting.is_empty() {
+        let (turn, later) = one_of_each_job(endings, waiting);
+        let asked: Vec<&Ending> = turn.iter().map(|&index| &endings[index]).collect();
+        let ended = end_jobs(work, &asked).await?;
+        for (index, ending) in turn.into_iter().zip(asked) {
+            let answer = match ended.get(&ending.request.claim.job) {
+                Some(state) => Ok(reply(*state)),
+                None => own(not_ended(work, ending).await)?,
+            };
+            answers.insert(index, answer);
+        }
+        waiting = later;
     }
+    Ok(answers.into_values().collect())
+}
+
+/// One statement can change a job once: the first of each job, and the others for another turn.
+fn one_of_each_job(endings: &[Ending], waiting: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+    let mut seen = BTreeSet::new();
+    waiting
+        .into_iter()
+        .partition(|&index| seen.insert(endings[index].request.claim.job))
+}
+
+/// A refusal by the rules concerns one finish; anything else the whole transaction.
+fn own<T>(done: Done<T>) -> Done<StoreResult<T>> {
+    match done {
+        Ok(value) => Ok(Ok(value)),
+        Err(Fault::Refused(error)) => Ok(Err(error)),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn reply(state: JobState) -> FinishReply {
+    let disposition = if state.is_terminal() {
+        Disposition::Ended
+    } else {
+        Disposition::Retried
+    };
+    FinishReply { disposition, state }
+}
+
+/// Why the statement did not end it, or what it was answered before.
+async fn not_ended(work: &Work, ending: &Ending) -> Done<FinishReply> {
     let standing = standing(work, &ending.who, ending.agent, &ending.request.claim).await?;
     if standing.in_force && ending.copies < standing.needed_copies {
         let refusal = bounds::result_unvouched(ending.copies, standing.needed_copies);
@@ -166,67 +216,71 @@ pub(super) async fn finish(work: &Work, ending: &Ending) -> Done<FinishReply> {
     before.ok_or_else(|| standing.fenced())
 }
 
-/// The one statement that ends an attempt; the state it left the job in, if the claim is in force.
-async fn end_job(work: &Work, ending: &Ending) -> Done<Option<JobState>> {
-    let claim = &ending.request.claim;
-    let failure = ending.failure();
-    let failed_state = match failure {
-        Some(Failure::TimeLimit) => JobState::TimedOut,
-        _ => JobState::Failed,
+/// The one statement that ends attempts; the states it left the jobs in whose claims are in force.
+async fn end_jobs(work: &Work, asked: &[&Ending]) -> Done<BTreeMap<JobId, JobState>> {
+    let Some(first) = asked.first() else {
+        return Ok(BTreeMap::new());
     };
-    let reason = failure
-        .map(|failure| document(&Reason::Failure(failure.clone())))
-        .transpose()?;
-    let row = work
-        .first(
+    let claims = || asked.iter().map(|ending| &ending.request.claim);
+    let failures = || asked.iter().map(|ending| ending.failure());
+    let ids: Vec<&[u8]> = claims().map(|claim| &claim.job.0.as_bytes()[..]).collect();
+    let epochs: Vec<i64> = claims().map(|claim| number(claim.fence.epoch)).collect();
+    let sequences: Vec<i64> = claims().map(|claim| number(claim.fence.sequence)).collect();
+    let nonces: Vec<&[u8]> = claims().map(|claim| &claim.nonce.0[..]).collect();
+    let successes: Vec<bool> = failures().map(|failure| failure.is_none()).collect();
+    let retryables = failures().map(|failure| failure.is_some_and(Failure::is_retryable));
+    let retryables: Vec<bool> = retryables.collect();
+    let failed_states: Vec<&str> = failures()
+        .map(|failure| failed_state(failure).name())
+        .collect();
+    let reasons = failures().map(reason).collect::<StoreResult<Vec<_>>>()?;
+    let results = asked.iter().map(|ending| document(&ending.request.result));
+    let results = results.collect::<StoreResult<Vec<_>>>()?;
+    let copies: Vec<i64> = asked.iter().map(|ending| ending.copies.into()).collect();
+    let logs = asked.iter().map(|ending| ending.failed_log().map(document));
+    let logs = logs
+        .map(Option::transpose)
+        .collect::<StoreResult<Vec<_>>>()?;
+    let digests: Vec<&[u8]> = asked.iter().map(|ending| &ending.digest[..]).collect();
+    let ended = work
+        .query(
             sql::FINISH,
             &[
-                ("success", &failure.is_none()),
-                ("retryable", &failure.is_some_and(Failure::is_retryable)),
-                ("failed_state", &failed_state.name()),
-                ("reason", &reason),
-                ("result", &document(&ending.request.result)?),
+                ("ids", &ids),
+                ("fence_epochs", &epochs),
+                ("fence_sequences", &sequences),
+                ("nonces", &nonces),
+                ("successes", &successes),
+                ("retryables", &retryables),
+                ("failed_states", &failed_states),
+                ("reasons", &reasons),
+                ("results", &results),
+                ("copies", &copies),
+                ("digests", &digests),
+                ("logs", &logs),
                 ("now", &work.time()),
-                ("id", &claim.job.0.as_bytes().as_slice()),
-                ("fence_epoch", &number(claim.fence.epoch)),
-                ("fence_sequence", &number(claim.fence.sequence)),
-                ("nonce", &claim.nonce.0.as_slice()),
-                ("agent", &ending.agent.0.as_slice()),
-                ("namespaces", &namespaces(&ending.who.namespaces)),
-                ("copies", &i64::from(ending.copies)),
+                ("agent", &first.agent.0.as_slice()),
+                ("namespaces", &namespaces(&first.who.namespaces)),
             ],
         )
         .await?;
-    row.map(|row| rows::text(&row, 0)).transpose()
+    let ended = ended.iter();
+    ended
+        .map(|row| Ok((rows::job_id(row, 0)?, rows::text(row, 1)?)))
+        .collect()
 }
 
-async fn record_end(work: &Work, ending: &Ending, state: JobState) -> Done<FinishReply> {
-    let claim = &ending.request.claim;
-    let disposition = if state.is_terminal() {
-        Disposition::Ended
-    } else {
-        Disposition::Retried
-    };
-    let end = if ending.failure().is_none() {
-        AttemptEnd::Succeeded
-    } else {
-        AttemptEnd::Failed
-    };
-    work.execute(
-        sql::ATTEMPT_FINISH,
-        &[
-            ("now", &work.time()),
-            ("ending", &name_of(&end)?),
-            ("digest", &ending.digest.as_slice()),
-            ("disposition", &name_of(&disposition)?),
-            ("reply_state", &state.name()),
-            ("log", &ending.failed_log().map(document).transpose()?),
-            ("job", &claim.job.0.as_bytes().as_slice()),
-            ("fence_sequence", &number(claim.fence.sequence)),
-        ],
-    )
-    .await?;
-    Ok(FinishReply { disposition, state })
+const fn failed_state(failure: Option<&Failure>) -> JobState {
+    match failure {
+        Some(Failure::TimeLimit) => JobState::TimedOut,
+        _ => JobState::Failed,
+    }
+}
+
+fn reason(failure: Option<&Failure>) -> StoreResult<Option<String>> {
+    failure
+        .map(|failure| document(&Reason::Failure(failure.clone())))
+        .transpose()
 }
 
 /// The reply to an earlier finish of the same claim, from a statement that itself writes.

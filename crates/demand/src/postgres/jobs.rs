@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::job::JobState;
+use mutual_model::resources::Resources;
 use uuid::Uuid;
 
 use super::rows::{self, document, number};
@@ -23,32 +24,51 @@ pub(super) async fn submit(
     if tasks.iter().any(|task| !rights::sees(who, &task.namespace)) {
         return Err(StoreError::NotFound.into());
     }
-    // In one order everywhere, so that two batches with common keys never wait for each other.
-    let mut order: Vec<usize> = (0..tasks.len()).collect();
-    order.sort_by_key(|&index| (&tasks[index].namespace, &tasks[index].client_key));
-    let mut submitted = BTreeMap::new();
-    for index in order {
-        submitted.insert(index, submit_one(work, who, &tasks[index]).await?);
+    let digests = tasks.iter().map(digest::submission);
+    let digests = digests.collect::<StoreResult<Vec<_>>>()?;
+    // In one order everywhere, so that two batches with common keys never wait for each other; and
+    // each key once, since one statement can change a row once.
+    let places = tasks.iter().enumerate().rev();
+    let firsts: BTreeMap<_, usize> = places.map(|(place, task)| (key(task), place)).collect();
+    let fresh: Vec<JobId> = (0..tasks.len())
+        .map(|_| JobId::new(work.now, rand::random()))
+        .collect();
+    let mut columns = Columns::default();
+    for &index in firsts.values() {
+        columns.add(work, who, &tasks[index], &digests[index], fresh[index])?;
     }
-    Ok(submitted.into_values().collect())
+    let mut stored = BTreeMap::new();
+    for row in columns.insert(work, who).await? {
+        let (namespace, client_key): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+        stored.insert((namespace.to_owned(), client_key.to_owned()), row);
+    }
+    let answers = tasks.iter().zip(digests).zip(fresh);
+    let answers = answers.map(|((task, digest), fresh)| {
+        let (namespace, client_key) = key(task);
+        let row = stored.get(&(namespace.to_owned(), client_key.to_owned()));
+        let row = row.ok_or_else(|| StoreError::Internal("a stored task is missing".into()))?;
+        answer(task, row, &digest, fresh)
+    });
+    answers.collect()
 }
 
-async fn submit_one(work: &Work, who: &Principal, task: &Submission) -> Done<Submitted> {
-    let digest = digest::submission(task)?;
-    let fresh = JobId::new(work.now, rand::random());
-    let state = if task.spec.has_input && task.input.is_none() {
-        JobState::AwaitingInput
-    } else {
-        JobState::Queued
-    };
-    let row = insert(work, who, task, &digest, fresh, state).await?;
-    let (job, state) = (rows::job_id(&row, 0)?, rows::text(&row, 1)?);
-    if rows::bytes::<32>(&row, 2)? != digest {
-        return Err(StoreError::Conflict(format!(
+fn key(task: &Submission) -> (&str, &str) {
+    (task.namespace.as_str(), task.client_key.as_str())
+}
+
+fn answer(
+    task: &Submission,
+    row: &tokio_postgres::Row,
+    digest: &digest::Digest,
+    fresh: JobId,
+) -> Done<Submitted> {
+    let (job, state) = (rows::job_id(row, 2)?, rows::text(row, 3)?);
+    if rows::bytes::<32>(row, 4)? != *digest {
+        let problem = format!(
             "client key {} of namespace {} was used for another task",
             task.client_key, task.namespace
-        ))
-        .into());
+        );
+        return Err(StoreError::Conflict(problem).into());
     }
     Ok(Submitted {
         job,
@@ -57,52 +77,110 @@ async fn submit_one(work: &Work, who: &Principal, task: &Submission) -> Done<Sub
     })
 }
 
-async fn insert(
-    work: &Work,
-    who: &Principal,
-    task: &Submission,
-    digest: &digest::Digest,
-    job: JobId,
-    state: JobState,
-) -> Done<tokio_postgres::Row> {
-    let spec = &task.spec;
-    let need = &spec.resources;
-    let labels: StoreResult<Option<String>> = (!spec.labels.is_empty())
-        .then(|| document(&spec.labels))
-        .transpose();
-    let input = task.input.as_ref().map(document).transpose()?;
-    let sealing = task.result_key.unwrap_or(who.sealing);
-    let queued_at = (state == JobState::Queued).then(|| work.time());
-    work.one(
-        sql::SUBMIT,
-        &[
-            ("id", &job.0.as_bytes().as_slice()),
-            ("namespace", &task.namespace.as_str()),
-            ("client_key", &task.client_key.as_str()),
-            ("digest", &digest.as_slice()),
-            ("subject", &who.subject),
-            ("sealing", &sealing.0.as_slice()),
-            ("name", &spec.name),
-            ("spec", &document(spec)?),
-            ("retries", &i64::from(spec.retries)),
-            ("expires_ms", &number(spec.expires_ms)),
-            ("exclusive", &spec.exclusive),
-            ("result_copies", &i64::from(spec.result_copies)),
-            ("cpu_millis", &i64::from(need.cpu_millis)),
-            ("memory_bytes", &number(need.memory_bytes)),
-            ("gpus", &i64::from(need.gpus)),
-            ("scratch_bytes", &number(need.scratch_bytes)),
-            ("classes", &i64::from(queue::accepted_bits(spec.class))),
-            ("labels", &labels?),
-            ("priority", &i64::from(spec.priority)),
-            ("state", &state.name()),
-            ("now", &work.time()),
-            ("queued_at", &queued_at),
-            ("rank", &queue::rank(work.now, spec.priority)),
-            ("input", &input),
-        ],
-    )
-    .await
+/// Tasks as `submit.sql` takes them: one array for each column.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Vec<u8>>,
+    namespaces: Vec<&'a str>,
+    client_keys: Vec<&'a str>,
+    digests: Vec<Vec<u8>>,
+    sealings: Vec<Vec<u8>>,
+    names: Vec<&'a str>,
+    specs: Vec<String>,
+    retries: Vec<i64>,
+    expires_ms: Vec<i64>,
+    exclusives: Vec<bool>,
+    result_copies: Vec<i64>,
+    cpu_millis: Vec<i64>,
+    memory_bytes: Vec<i64>,
+    gpus: Vec<i64>,
+    scratch_bytes: Vec<i64>,
+    classes: Vec<i64>,
+    labels: Vec<Option<String>>,
+    priorities: Vec<i64>,
+    states: Vec<&'static str>,
+    ranks: Vec<i64>,
+    inputs: Vec<Option<String>>,
+}
+
+impl<'a> Columns<'a> {
+    fn add(
+        &mut self,
+        work: &Work,
+        who: &Principal,
+        task: &'a Submission,
+        digest: &digest::Digest,
+        job: JobId,
+    ) -> StoreResult<()> {
+        let spec = &task.spec;
+        let awaits_input = spec.has_input && task.input.is_none();
+        let state = if awaits_input {
+            JobState::AwaitingInput
+        } else {
+            JobState::Queued
+        };
+        let labels = (!spec.labels.is_empty()).then(|| document(&spec.labels));
+        self.ids.push(job.0.as_bytes().to_vec());
+        self.namespaces.push(task.namespace.as_str());
+        self.client_keys.push(task.client_key.as_str());
+        self.digests.push(digest.to_vec());
+        let sealing = task.result_key.unwrap_or(who.sealing);
+        self.sealings.push(sealing.0.to_vec());
+        self.names.push(&spec.name);
+        self.specs.push(document(spec)?);
+        self.retries.push(spec.retries.into());
+        self.expires_ms.push(number(spec.expires_ms));
+        self.exclusives.push(spec.exclusive);
+        self.result_copies.push(spec.result_copies.into());
+        self.labels.push(labels.transpose()?);
+        self.priorities.push(spec.priority.into());
+        self.classes.push(queue::accepted_bits(spec.class).into());
+        self.states.push(state.name());
+        self.ranks.push(queue::rank(work.now, spec.priority));
+        self.inputs
+            .push(task.input.as_ref().map(document).transpose()?);
+        self.add_need(&spec.resources);
+        Ok(())
+    }
+
+    fn add_need(&mut self, need: &Resources) {
+        self.cpu_millis.push(need.cpu_millis.into());
+        self.memory_bytes.push(number(need.memory_bytes));
+        self.gpus.push(need.gpus.into());
+        self.scratch_bytes.push(number(need.scratch_bytes));
+    }
+
+    async fn insert(&self, work: &Work, who: &Principal) -> Done<Vec<tokio_postgres::Row>> {
+        work.query(
+            sql::SUBMIT,
+            &[
+                ("ids", &self.ids),
+                ("namespaces", &self.namespaces),
+                ("client_keys", &self.client_keys),
+                ("digests", &self.digests),
+                ("subject", &who.subject),
+                ("sealings", &self.sealings),
+                ("names", &self.names),
+                ("specs", &self.specs),
+                ("retries", &self.retries),
+                ("expires_ms", &self.expires_ms),
+                ("exclusives", &self.exclusives),
+                ("result_copies", &self.result_copies),
+                ("cpu_millis", &self.cpu_millis),
+                ("memory_bytes", &self.memory_bytes),
+                ("gpus", &self.gpus),
+                ("scratch_bytes", &self.scratch_bytes),
+                ("classes", &self.classes),
+                ("labels", &self.labels),
+                ("priorities", &self.priorities),
+                ("states", &self.states),
+                ("now", &work.time()),
+                ("ranks", &self.ranks),
+                ("inputs", &self.inputs),
+            ],
+        )
+        .await
+    }
 }
 
 pub(super) async fn touch(work: &Work, job: JobId) -> Done<()> {

@@ -13,8 +13,10 @@ use super::session::Session;
 use crate::config::StoreConfig;
 use crate::{StoreError, StoreResult};
 
-/// Connections: as many as keep the database's commits busy without fighting over its processors.
-const CONNECTIONS: usize = 8;
+/// Connections at most, opened as they are needed. Each mostly waits for the disk, and the database
+/// makes the commits of all that wait durable together; three servers fit into PostgreSQL's own
+/// default of 100.
+const CONNECTIONS: usize = 32;
 /// Operations that wait for one at most; beyond it the store says that it is overloaded.
 const WAITING_MAX: usize = 4_096;
 /// When an overloaded caller should try again.

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::poll_fn;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Row, Statement};
 
 use super::statements::positional;
+use super::tls::Tls;
 
 /// A value for a parameter.
 pub(super) type Param<'a> = &'a (dyn ToSql + Sync);
@@ -41,26 +43,21 @@ const SYNC_WAIT_CUT: &str = "canceling";
 
 impl Session {
     /// Connects to the one host of `config`.
-    pub(super) async fn open(config: &Config) -> Result<Self, tokio_postgres::Error> {
-        let (client, mut connection) = config.connect(NoTls).await?;
+    pub(super) async fn open(config: &Config, tls: &Tls) -> Result<Self, tokio_postgres::Error> {
         let is_doubtful = Arc::new(AtomicBool::new(false));
         let doubt = Arc::clone(&is_doubtful);
-        tokio::spawn(async move {
-            while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
-                match message {
-                    Ok(AsyncMessage::Notice(notice))
-                        if notice.message().contains(SYNC_WAIT_CUT) =>
-                    {
-                        doubt.store(true, Ordering::SeqCst);
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "a database connection ended");
-                        return;
-                    }
-                }
+        let client = match tls {
+            Tls::Plain => {
+                let (client, connection) = config.connect(NoTls).await?;
+                tokio::spawn(listen(connection, doubt));
+                client
             }
-        });
+            Tls::Verified(tls) => {
+                let (client, connection) = config.connect(tls.clone()).await?;
+                tokio::spawn(listen(connection, doubt));
+                client
+            }
+        };
         Ok(Self {
             client,
             prepared: Mutex::default(),
@@ -118,6 +115,26 @@ impl Session {
         let prepared = self.prepared(sql).await?;
         let params = ordered(&prepared.names, named);
         self.client.execute(&prepared.statement, &params).await
+    }
+}
+
+/// Drives a connection to its end, and notes what the server says beside its answers.
+async fn listen<S, T>(mut connection: Connection<S, T>, doubt: Arc<AtomicBool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) if notice.message().contains(SYNC_WAIT_CUT) => {
+                doubt.store(true, Ordering::SeqCst);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(%error, "a database connection ended");
+                return;
+            }
+        }
     }
 }
 

@@ -25,6 +25,9 @@ const SLOTS_MAX: u32 = 1_024;
 const CLAIM_JOBS_MAX: usize = 256;
 const LABELS_MAX: usize = 256;
 const HELD_MAX: usize = 4_096;
+/// Finishes in one batch.
+#[cfg(feature = "http")]
+pub(crate) const FINISHES_MAX: usize = 1_000;
 const LIST_MAX: u32 = 1_000;
 const LIST_DEFAULT: u32 = 100;
 const EVENTS_MAX: u32 = 10_000;
@@ -220,6 +223,12 @@ fn failure_text(outcome: &Outcome) -> Option<&str> {
         ) => Some(reason),
         _ => None,
     }
+}
+
+/// How many finishes a batch has.
+#[cfg(feature = "http")]
+pub(crate) fn finishes(count: usize) -> StoreResult<()> {
+    Ok(within("finishes", count, FINISHES_MAX, "entries")?)
 }
 
 /// Sizes of a finish; receipts are counted by [`result_copies`].

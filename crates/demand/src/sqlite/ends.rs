@@ -175,6 +175,21 @@ pub(super) fn release(
     Err(standing.fenced())
 }
 
+/// Ends attempts, each for itself: what is refused leaves the others as they are. What the database
+/// cannot do undoes all of them.
+pub(super) fn finish_many(
+    work: &Work<'_>,
+    endings: &[Ending],
+) -> StoreResult<Vec<StoreResult<FinishReply>>> {
+    let answers = endings.iter().map(|ending| match finish(work, ending) {
+        Err(fault) if fault.is_retryable() || matches!(fault, StoreError::Internal(_)) => {
+            Err(fault)
+        }
+        answer => Ok(answer),
+    });
+    answers.collect()
+}
+
 pub(super) fn finish(work: &Work<'_>, ending: &Ending) -> StoreResult<FinishReply> {
     let claim = &ending.request.claim;
     let standing = standing(work, &ending.who, ending.agent, claim)?;

@@ -12,6 +12,10 @@ use crate::{StoreError, StoreResult};
 
 /// How long a connection waits for another's lock; only a checkpoint of the WAL takes any.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// Pages that the writing connection keeps at most, taken as they are needed.
+const CACHE_KIB: i64 = 32 << 10;
+/// Pages of 4 KiB in the log before it is folded into the file.
+const LOG_PAGES: i64 = 4_096;
 /// Prepared statements kept per connection; more than there are.
 const STATEMENTS_KEPT: usize = 128;
 
@@ -50,12 +54,19 @@ pub(super) fn writing(path: &Path) -> StoreResult<Connection> {
             path.display()
         )));
     }
-    connection
-        .pragma_update(None, "synchronous", "full")
-        .map_err(failed)?;
+    make_room(&connection).map_err(failed)?;
     migrate(&connection)?;
     restrict(path)?;
     Ok(connection)
+}
+
+/// Durable commits, and room for large ones: what a batch changes stays in memory until it is
+/// committed, undo included, and the log is folded into the file every 16 MiB instead of every 4.
+fn make_room(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)
 }
 
 /// A connection that only reads.

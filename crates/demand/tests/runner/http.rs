@@ -87,7 +87,7 @@ impl Harness for Http {
     }
 }
 
-async fn serve(store: Arc<MemoryStore>) -> SocketAddr {
+pub(crate) async fn serve(store: Arc<dyn DemandStore>) -> SocketAddr {
     let key = NodeKey::from_seed(&[9; 32]);
     let changes = store.changes();
     let service = Service::new(
@@ -209,6 +209,13 @@ impl DemandStore for Sender {
     }
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
         self.by(who).finish(who, request).await
+    }
+    async fn finish_many(
+        &self,
+        who: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        self.by(who).finish_many(who, requests).await
     }
     async fn revoke(
         &self,

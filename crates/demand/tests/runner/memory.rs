@@ -29,10 +29,7 @@ impl Harness for Memory {
             ..conformance::config()
         };
         let store = Arc::new(MemoryStore::new(config, 7).unwrap());
-        let heard = Arc::new(Deaf {
-            inner: store.clone(),
-            is_lost: Arc::new(AtomicBool::new(false)),
-        });
+        let heard = Arc::new(Deaf::new(store.clone(), Arc::new(AtomicBool::new(false))));
         Arc::new(MemoryStand {
             clock,
             store,

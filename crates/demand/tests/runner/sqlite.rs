@@ -54,10 +54,7 @@ impl Harness for Sqlite {
 impl Stand for SqliteStand {
     fn store(&self) -> Arc<dyn DemandStore> {
         let inner = self.store.lock().unwrap().clone().unwrap();
-        Arc::new(Deaf {
-            inner,
-            is_lost: self.is_lost.clone(),
-        })
+        Arc::new(Deaf::new(inner, self.is_lost.clone()))
     }
     fn elapsed(&self) -> Duration {
         self.clock.read().monotonic

@@ -26,12 +26,22 @@ pub(crate) async fn pass(harness: &dyn Harness) {
 pub(crate) struct Deaf {
     pub(crate) inner: Arc<dyn DemandStore>,
     pub(crate) is_lost: Arc<AtomicBool>,
+    /// What is heard instead.
+    pub(crate) says: StoreError,
 }
 
 impl Deaf {
+    pub(crate) fn new(inner: Arc<dyn DemandStore>, is_lost: Arc<AtomicBool>) -> Self {
+        Self {
+            inner,
+            is_lost,
+            says: StoreError::Unknown("the reply was lost".into()),
+        }
+    }
+
     fn hear<T>(&self, outcome: StoreResult<T>) -> StoreResult<T> {
         if self.is_lost.swap(false, Ordering::SeqCst) {
-            return Err(StoreError::Unknown("the reply was lost".into()));
+            return Err(self.says.clone());
         }
         outcome
     }
@@ -76,6 +86,16 @@ impl DemandStore for Deaf {
     }
     async fn finish(&self, who: &Principal, request: FinishRequest) -> StoreResult<FinishReply> {
         self.hear(self.inner.finish(who, request).await)
+    }
+    async fn finish_many(
+        &self,
+        who: &Principal,
+        requests: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let count = requests.len();
+        let outcomes = self.inner.finish_many(who, requests).await;
+        let heard = self.hear(Ok(outcomes));
+        heard.unwrap_or_else(|lost| vec![Err(lost); count])
     }
     async fn revoke(
         &self,

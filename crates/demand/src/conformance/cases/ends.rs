@@ -23,7 +23,6 @@ cases![
     a_hopeless_failure_is_not_retried,
     a_repeated_failure_is_answered_alike_after_another_claim,
     cancelling_ends_it_for_good,
-    many_finishes_at_once,
 ];
 
 async fn a_finish_is_kept_and_repeated_alike(world: Arc<World>) {
@@ -273,31 +272,4 @@ async fn cancelling_ends_it_for_good(world: Arc<World>) {
         .await
         .unwrap();
     assert_eq!(view.state, JobState::Succeeded);
-}
-
-async fn many_finishes_at_once(world: Arc<World>) {
-    let tasks = (0..20).map(|_| world.submission(world.task())).collect();
-    world.store.submit(&world.user, tasks).await.unwrap();
-    let agent = world.agent(1);
-    let grants = world.claim(&agent, 20).await;
-    let mut requests: Vec<_> = grants
-        .iter()
-        .map(|grant| world.success(grant.claim))
-        .collect();
-    let mut stale = requests[0].clone();
-    stale.claim.nonce = world.nonce();
-    requests.push(stale);
-    requests.push(requests[1].clone());
-    let outcomes = world.store.finish_many(&agent.who, requests).await;
-    assert!(is_fenced(&outcomes[20]), "{:?}", outcomes[20]);
-    assert_eq!(outcomes[21], outcomes[1]);
-    assert_eq!(
-        outcomes.iter().filter(|outcome| outcome.is_ok()).count(),
-        21
-    );
-    for grant in grants {
-        world
-            .check_state(grant.claim.job, JobState::Succeeded)
-            .await;
-    }
 }

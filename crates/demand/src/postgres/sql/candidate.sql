@@ -1,7 +1,7 @@
 SELECT id, rank, cpu_millis, memory_bytes, gpus, scratch_bytes
 FROM jobs
-WHERE id = ANY(:ids::bytea[]) AND state = 'queued'
-    AND namespace = ANY(:namespaces::text[])
+WHERE id = ANY(:ids::bytea[]) AND state || '' = 'queued'
+    AND namespace || '' = ANY(:namespaces::text[])
     AND cpu_millis <= :cpu_millis::bigint AND memory_bytes <= :memory_bytes::bigint
     AND gpus <= :gpus::bigint AND scratch_bytes <= :scratch_bytes::bigint
     AND classes & :classes::bigint <> 0

@@ -1,7 +1,7 @@
 UPDATE jobs
 SET checkpoint_before = checkpoint, checkpoint = :checkpoint::text, checkpoint_epoch = :fence_epoch::bigint,
     checkpoint_fence = :fence_sequence::bigint, checkpoint_sequence = :sequence::bigint, checkpoint_wanted = false
-WHERE id = :id::bytea AND state IN ('assigned', 'preparing', 'running')
+WHERE id = :id::bytea AND state || '' IN ('assigned', 'preparing', 'running')
     AND fence_epoch = :fence_epoch::bigint AND fence_sequence = :fence_sequence::bigint AND nonce = :nonce::bytea
     AND agent = :agent::bytea
     AND namespace = ANY(:namespaces::text[])

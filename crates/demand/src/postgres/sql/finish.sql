@@ -1,17 +1,39 @@
-UPDATE jobs
-SET state = CASE
-        WHEN :success::boolean THEN 'succeeded'
-        WHEN :retryable::boolean AND counted < retries THEN 'queued'
-        ELSE :failed_state::text END,
-    counted = counted + CASE WHEN :success::boolean THEN 0 ELSE 1 END,
-    reason = :reason::text,
-    result = CASE WHEN :retryable::boolean AND counted < retries THEN result ELSE :result::text END,
-    finished_at = CASE WHEN :retryable::boolean AND counted < retries THEN NULL ELSE :now::bigint END,
-    waits_until = :now::bigint + expires_ms,
-    changed_at = :now::bigint
-WHERE id = :id::bytea AND state IN ('assigned', 'preparing', 'running')
-    AND fence_epoch = :fence_epoch::bigint AND fence_sequence = :fence_sequence::bigint AND nonce = :nonce::bytea
-    AND agent = :agent::bytea
-    AND namespace = ANY(:namespaces::text[])
-    AND :copies::bigint >= result_copies
-RETURNING state
+-- Ends attempts, each only while its claim is in force, and notes what their holders are told. `state || ''`
+-- and `namespace || ''` keep the planner from the indexes of whole queues: the ids find their rows.
+WITH asked AS (
+    SELECT * FROM unnest(:ids::bytea[], :fence_epochs::bigint[], :fence_sequences::bigint[], :nonces::bytea[],
+            :successes::boolean[], :retryables::boolean[], :failed_states::text[], :reasons::text[],
+            :results::text[], :copies::bigint[], :digests::bytea[], :logs::text[])
+        AS asked (id, fence_epoch, fence_sequence, nonce, success, retryable, failed_state, reason,
+            result, copies, digest, log)
+), ended AS (
+    UPDATE jobs AS j
+    SET state = CASE
+            WHEN a.success THEN 'succeeded'
+            WHEN a.retryable AND j.counted < j.retries THEN 'queued'
+            ELSE a.failed_state END,
+        counted = j.counted + CASE WHEN a.success THEN 0 ELSE 1 END,
+        reason = a.reason,
+        result = CASE WHEN a.retryable AND j.counted < j.retries THEN j.result ELSE a.result END,
+        finished_at = CASE WHEN a.retryable AND j.counted < j.retries THEN NULL ELSE :now::bigint END,
+        waits_until = :now::bigint + j.expires_ms,
+        changed_at = :now::bigint
+    FROM asked AS a
+    WHERE j.id = a.id AND j.state || '' IN ('assigned', 'preparing', 'running')
+        AND j.fence_epoch = a.fence_epoch AND j.fence_sequence = a.fence_sequence AND j.nonce = a.nonce
+        AND j.agent = :agent::bytea
+        AND j.namespace || '' = ANY(:namespaces::text[])
+        AND a.copies >= j.result_copies
+    RETURNING j.id, j.state, a.fence_sequence, a.success, a.digest, a.log
+), noted AS (
+    UPDATE attempts AS t
+    SET ended_at = :now::bigint,
+        ending = CASE WHEN e.success THEN 'succeeded' ELSE 'failed' END,
+        digest = e.digest,
+        log = e.log,
+        disposition = CASE WHEN e.state = 'queued' THEN 'retried' ELSE 'ended' END,
+        reply_state = e.state
+    FROM ended AS e
+    WHERE t.job = e.id AND t.fence_sequence = e.fence_sequence
+)
+SELECT id, state FROM ended

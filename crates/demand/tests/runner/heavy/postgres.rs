@@ -2,8 +2,6 @@
 //! answer to a commit.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,162 +10,33 @@ use async_trait::async_trait;
 use mutual_demand::conformance::{self, Harness, Stand};
 use mutual_demand::postgres::PostgresStore;
 use mutual_demand::{DemandStore, StoreConfig, StoreError};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::support::pass;
+use crate::runner::failover::{submission, worker};
+use crate::runner::postgres_server::{PostgresServer, free_port, programs_for_tests};
+use crate::runner::support::pass;
 
-/// A database server of this test alone.
-pub(crate) struct Server {
-    _home: TempDir,
-    process: Child,
-    port: u16,
+/// A server of this test alone, and how many databases it has.
+struct Server {
+    postgres: PostgresServer,
     databases: AtomicU32,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Where Debian puts the newest server's programs.
-fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
-    let mut found: Vec<PathBuf> = versions
-        .filter_map(|version| Some(version.ok()?.path().join("bin")))
-        .filter(|bin| bin.join("initdb").exists())
-        .collect();
-    found.sort();
-    found.pop()
-}
-
-fn is_root() -> bool {
-    let said = Command::new("id").arg("-u").output().unwrap();
-    said.stdout == b"0\n"
-}
-
-/// A command as a user that the server accepts: it refuses to run as root.
-fn as_user(program: &Path) -> Command {
-    if !is_root() {
-        return Command::new(program);
-    }
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--reuid=postgres",
-        "--regid=postgres",
-        "--clear-groups",
-        "--",
-    ]);
-    command.arg(program);
-    command
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 impl Server {
     /// Starts a server; `None` if the tests are to do without.
-    async fn start(settings: &[&str]) -> Option<Self> {
-        if std::env::var("MUTUAL_SKIP_POSTGRES").is_ok_and(|value| value == "1") {
-            eprintln!("SKIPPED: MUTUAL_SKIP_POSTGRES=1, so PostgreSQL is not tested");
-            return None;
-        }
-        let bin = programs().expect(
-            "no PostgreSQL below /usr/lib/postgresql: run `apt-get install postgresql`, or set \
-             MUTUAL_SKIP_POSTGRES=1 to do without",
-        );
-        let home = tempfile::tempdir().unwrap();
-        if is_root() {
-            let owned = Command::new("chown")
-                .arg("postgres")
-                .arg(home.path())
-                .status()
-                .unwrap();
-            assert!(owned.success(), "the user postgres gets the directory");
-        }
-        let data = home.path().join("data");
-        let made = as_user(&bin.join("initdb"))
-            .arg("--pgdata")
-            .arg(&data)
-            .args([
-                "--username=mutual",
-                "--auth=trust",
-                "--no-sync",
-                "--no-instructions",
-            ])
-            .stdout(Stdio::null())
-            .current_dir(home.path())
-            .status()
-            .unwrap();
-        assert!(made.success(), "initdb");
-        let port = free_port();
-        let mut server = as_user(&bin.join("postgres"));
-        server
-            .arg("-D")
-            .arg(&data)
-            .arg("-p")
-            .arg(port.to_string())
-            .current_dir(home.path());
-        for setting in [
-            "unix_socket_directories=",
-            "autovacuum=off",
-            "log_min_messages=fatal",
-        ] {
-            server.arg("-c").arg(setting);
-        }
-        for setting in settings {
-            server.arg("-c").arg(setting);
-        }
-        let process = server
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self {
-            _home: home,
-            process,
-            port,
+    fn start(settings: &[&str]) -> Option<Self> {
+        let bin = programs_for_tests()?;
+        Some(Self {
+            postgres: PostgresServer::start(&bin, settings).unwrap(),
             databases: AtomicU32::new(0),
-        };
-        server.wait().await;
-        Some(server)
+        })
     }
 
-    async fn wait(&self) {
-        let until = Instant::now() + Duration::from_secs(60);
-        while self.client("postgres").await.is_none() {
-            assert!(Instant::now() < until, "the server answers within a minute");
-            // may sleep: polls for the event, with a bound
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    async fn client(&self, database: &str) -> Option<tokio_postgres::Client> {
-        let url = self.url(self.port, database);
-        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
-            .await
-            .ok()?;
-        tokio::spawn(connection);
-        Some(client)
-    }
-
-    fn url(&self, port: u16, database: &str) -> String {
-        format!("postgres://mutual@127.0.0.1:{port}/{database}")
-    }
-
-    /// A new, empty database.
-    async fn database(&self) -> String {
+    /// The name of a new, empty database.
+    fn database(&self) -> String {
         let name = format!("store_{}", self.databases.fetch_add(1, Ordering::SeqCst));
-        let client = self.client("postgres").await.unwrap();
-        client
-            .batch_execute(&format!("CREATE DATABASE {name}"))
-            .await
-            .unwrap();
+        self.postgres.database(&name).unwrap();
         name
     }
 }
@@ -186,10 +55,10 @@ struct PostgresStand {
 #[async_trait]
 impl Harness for Postgres {
     async fn fresh(&self) -> Arc<dyn Stand> {
-        let database = self.0.database().await;
+        let database = self.0.database();
         let is_cut = Arc::new(AtomicBool::new(false));
-        let proxy = forward(self.0.port, is_cut.clone()).await;
-        let url = self.0.url(proxy.port(), &database);
+        let proxy = forward(self.0.postgres.port(), is_cut.clone()).await;
+        let url = self.0.postgres.url_through(proxy.port(), &database);
         let store = PostgresStore::connect(&url, conformance::config())
             .await
             .unwrap();
@@ -270,16 +139,16 @@ impl Stand for PostgresStand {
         tokio::time::sleep(time).await;
     }
     async fn set_clock_forward(&self, by: Duration) {
-        let client = self.server.client(&self.database).await.unwrap();
         let set = format!(
             "CREATE OR REPLACE FUNCTION store_now() RETURNS bigint LANGUAGE sql VOLATILE AS
              $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint + {} $$",
             by.as_millis()
         );
-        client.batch_execute(&set).await.unwrap();
+        self.server.postgres.sql(&self.database, &set).unwrap();
     }
     async fn restart(&self) {
-        let url = self.server.url(self.proxy.port(), &self.database);
+        let postgres = &self.server.postgres;
+        let url = postgres.url_through(self.proxy.port(), &self.database);
         let store = PostgresStore::connect(&url, conformance::config())
             .await
             .unwrap();
@@ -292,7 +161,7 @@ impl Stand for PostgresStand {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn postgres_conforms() {
-    let Some(server) = Server::start(&[]).await else {
+    let Some(server) = Server::start(&["autovacuum=off"]) else {
         return;
     };
     pass(&Postgres(Arc::new(server))).await;
@@ -300,10 +169,10 @@ async fn postgres_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_may_lose_data_is_refused() {
-    let Some(server) = Server::start(&["fsync=off"]).await else {
+    let Some(server) = Server::start(&["fsync=off"]) else {
         return;
     };
-    let url = server.url(server.port, &server.database().await);
+    let url = server.postgres.url(&server.database());
     let refused = PostgresStore::connect(&url, StoreConfig::default()).await;
     assert!(
         matches!(refused, Err(StoreError::Unavailable(_))),
@@ -328,15 +197,99 @@ async fn epoch_follows_the_timeline(server: &Server, url: &str, config: StoreCon
         first,
         "another server of the same store goes on"
     );
-    let client = server.client("store_0").await.unwrap();
-    client
-        .batch_execute("UPDATE store SET timeline = '00000000'")
-        .await
-        .unwrap();
+    let moved = "UPDATE store SET timeline = '00000000'";
+    server.postgres.sql("store_0", moved).unwrap();
     assert!(
         epoch().await > first,
         "after a promotion a new epoch begins"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_only_reads_is_left_until_it_writes_again() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let (who, url) = (worker(), server.postgres.url(&server.database()));
+    let store = PostgresStore::connect(&url, StoreConfig::default())
+        .await
+        .unwrap();
+    store.submit(&who, vec![submission("a")]).await.unwrap();
+    let set = async |value: &str| {
+        let order = format!("ALTER SYSTEM SET default_transaction_read_only = {value}");
+        let statements = [
+            "SET default_transaction_read_only = off",
+            order.as_str(),
+            "SELECT pg_reload_conf()",
+        ];
+        server.postgres.sql_each("postgres", &statements).unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        let shown = || {
+            server
+                .postgres
+                .sql("postgres", "SHOW default_transaction_read_only")
+        };
+        while shown().unwrap().trim() != value {
+            assert!(Instant::now() < until, "the setting takes effect");
+            // may sleep: polls for the event, with a bound
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    set("on").await;
+    let refused = store.submit(&who, vec![submission("b")]).await;
+    assert!(
+        matches!(refused, Err(StoreError::Unavailable(_))),
+        "{refused:?}"
+    );
+    set("off").await;
+    let stored = store.submit(&who, vec![submission("b")]).await.unwrap();
+    assert!(!stored[0].repeated, "the refused one left nothing behind");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_is_used_when_asked_for_and_always_checked() {
+    let Some(server) = Server::start(&[]) else {
+        return;
+    };
+    let postgres = &server.postgres;
+    let signed = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let url = postgres.url(&server.database());
+    let connect = async |url: String| PostgresStore::connect(&url, StoreConfig::default()).await;
+    let own = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(own.path(), signed.cert.pem()).unwrap();
+    let trusting = format!("{url}?sslmode=require&sslrootcert={}", own.path().display());
+    let unavailable = |outcome: Result<PostgresStore, StoreError>| {
+        assert!(
+            matches!(outcome, Err(StoreError::Unavailable(_))),
+            "{outcome:?}"
+        );
+    };
+    unavailable(connect(trusting.clone()).await);
+    postgres.put_file("server.crt", &signed.cert.pem()).unwrap();
+    let key = signed.key_pair.serialize_pem();
+    postgres.put_file("server.key", &key).unwrap();
+    let orders = ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"];
+    postgres.sql_each("postgres", &orders).unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while postgres.sql("postgres", "SHOW ssl").unwrap().trim() != "on" {
+        assert!(Instant::now() < until, "the setting takes effect");
+        // may sleep: polls for the event, with a bound
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let store = connect(trusting).await.unwrap();
+    store
+        .submit(&worker(), vec![submission("a")])
+        .await
+        .unwrap();
+    let encrypted = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+        WHERE application_name = 'mutual' AND ssl";
+    assert_ne!(postgres.sql("postgres", encrypted).unwrap().trim(), "0");
+    // Another authority, or none that knows the server: no connection, rather than an unchecked one.
+    let other = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(own.path(), other.cert.pem()).unwrap();
+    let doubting = format!("{url}?sslmode=require&sslrootcert={}", own.path().display());
+    unavailable(connect(doubting).await);
+    connect(url).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,1 +1,0 @@
-SELECT 1 FROM superseded WHERE agent = :agent::bytea AND floor > :incarnation::bytea
