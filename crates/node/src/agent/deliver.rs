@@ -6,7 +6,7 @@ use std::time::Duration;
 use mutual_demand::{FinishReply, StoreError, StoreResult};
 
 use super::outbox::{Entry, Outbox};
-use super::stores::{StoreLink, in_time};
+use super::stores::StoreLink;
 
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ pub(super) async fn deliver(
 ) -> StoreResult<FinishReply> {
     let mut pause = PAUSE_MIN;
     loop {
-        let answer = attempt(&link, &entry).await;
+        let answer = link.finish(entry.finish.clone()).await;
         match next_pause(&answer, &mut pause) {
             None => {
                 outbox.remove(&entry);
@@ -31,11 +31,6 @@ pub(super) async fn deliver(
             Some(pause) => tokio::time::sleep(jittered(pause)).await,
         }
     }
-}
-
-async fn attempt(link: &StoreLink, entry: &Entry) -> StoreResult<FinishReply> {
-    let finish = entry.finish.clone();
-    in_time(link.store().finish(link.principal(), finish)).await
 }
 
 /// How long to wait before the next try; `None` when the answer is final.
@@ -58,15 +53,17 @@ fn jittered(pause: Duration) -> Duration {
 
 /// One try for each entry of an earlier run; true once the store has answered for all of them.
 pub(super) async fn deliver_leftovers(outbox: &Outbox, link: &StoreLink) -> bool {
+    let mut entries = outbox.entries();
+    entries.retain(|entry| entry.store == link.known.url);
+    let tries = entries
+        .iter()
+        .map(|entry| link.finish(entry.finish.clone()));
+    let answers = futures::future::join_all(tries).await;
     let mut all_answered = true;
-    for entry in outbox.entries() {
-        if entry.store != link.known.url {
-            continue;
-        }
-        let answer = attempt(link, &entry).await;
+    for (entry, answer) in entries.iter().zip(answers) {
         let unanswered = answer.as_ref().is_err_and(StoreError::is_retryable);
         if next_pause(&answer, &mut PAUSE_MIN.clone()).is_none() {
-            outbox.remove(&entry);
+            outbox.remove(entry);
         }
         tracing::info!(job = %entry.finish.claim.job, ?answer, "finish of an earlier run");
         all_answered &= !unanswered;

@@ -26,6 +26,7 @@
 mod attempt;
 mod clock;
 mod deliver;
+mod finishes;
 mod images;
 mod inputs;
 mod logs;

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use mutual_demand::{
-    ClaimReply, ClaimRequest, ClaimScope, DemandStore, Principal, ReleaseRequest, RenewReply,
-    RenewRequest, Revocation, StoreError, StoreResult, Verdict,
+    ClaimReply, ClaimRequest, ClaimScope, DemandStore, FinishReply, FinishRequest, Principal,
+    ReleaseRequest, RenewReply, RenewRequest, Revocation, StoreError, StoreResult, Verdict,
 };
 use mutual_model::agent::{Claimed, Grant, Renewed, Scope, StoreUrl, Trouble};
 use mutual_model::identity::{NodeId, SealingPublic};
@@ -15,6 +15,8 @@ use mutual_model::ids::{Incarnation, Nonce};
 use mutual_model::job::IsolationClass;
 use mutual_model::lease::{Claim, HeldJob};
 use mutual_model::matching::Offer;
+
+use super::finishes::Finishes;
 
 /// How long one request may take before its outcome counts as unknown.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
@@ -37,6 +39,7 @@ pub struct KnownStore {
 pub(super) struct StoreLink {
     pub(super) known: KnownStore,
     principal: Principal,
+    finishes: Finishes,
     /// Where checkpoint keys are sealed to, once the store has told.
     sealing: tokio::sync::OnceCell<Option<SealingPublic>>,
 }
@@ -56,6 +59,7 @@ impl Stores {
         }
         let link = StoreLink {
             principal,
+            finishes: Finishes::default(),
             sealing: tokio::sync::OnceCell::new(),
             known,
         };
@@ -117,6 +121,21 @@ impl StoreLink {
     pub(super) async fn release(&self, claim: Claim, reason: String) -> StoreResult<()> {
         let request = ReleaseRequest { claim, reason };
         in_time(self.store().release(&self.principal, request)).await
+    }
+
+    /// Ends an attempt, together with others that end while an earlier batch is under way.
+    pub(super) async fn finish(&self, finish: FinishRequest) -> StoreResult<FinishReply> {
+        self.finishes.deliver(finish, self).await
+    }
+
+    pub(super) async fn finish_many(
+        &self,
+        finishes: Vec<FinishRequest>,
+    ) -> Vec<StoreResult<FinishReply>> {
+        let count = finishes.len();
+        let asked = self.store().finish_many(&self.principal, finishes);
+        let replies = in_time(async { Ok(asked.await) }).await;
+        replies.unwrap_or_else(|error| vec![Err(error); count])
     }
 
     /// Ends all earlier runs of this agent.
