@@ -14,6 +14,9 @@ mod control;
 #[path = "runner/discovery.rs"]
 mod discovery;
 
+#[path = "runner/heavy/mod.rs"]
+mod heavy;
+
 #[path = "runner/oci.rs"]
 mod oci;
 
