@@ -112,6 +112,12 @@ pub(crate) fn heaviest_items(capacity: i64, items: &[Item]) -> Vec<Item> {
     pareto::heaviest(items, &floors)
 }
 
+/// The greatest weight of items in due-date order.
+pub(crate) fn best_weight(occupied: &Occupied, items: &[Item]) -> u128 {
+    let chosen = pareto::heaviest(items, &floors::floors(occupied, items));
+    chosen.iter().map(|item| u128::from(item.weight)).sum()
+}
+
 /// What is left after each number of items; see [`Rest`]. `None` if that takes more than `most` states.
 pub(crate) fn rests(occupied: &Occupied, items: &[Item], most: usize) -> Option<Vec<Rest>> {
     pareto::rests(items, &floors::floors(occupied, items), most)

@@ -266,6 +266,17 @@ impl Instance {
         Ok(self)
     }
 
+    /// The same site with nothing to load.
+    pub(crate) fn without_reservations(&self) -> Self {
+        Self {
+            capacity: self.capacity,
+            reservations: Vec::new(),
+            staged: self.staged.clone(),
+            unload: self.unload,
+            bandwidth: self.bandwidth.clone(),
+        }
+    }
+
     /// Images on the stage from the beginning.
     #[must_use]
     pub fn staged(&self) -> &[Staged] {

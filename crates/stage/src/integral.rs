@@ -16,7 +16,7 @@ use std::num::NonZeroUsize;
 
 use crate::continuous::Epsilon;
 use crate::due_order::{self, Item};
-use crate::{Instance, Schedule, Solution, Unsupported, baseline, continuous};
+use crate::{Instance, Solution, Unsupported, baseline, continuous};
 
 pub use half::Half;
 pub(crate) use search::Search;
@@ -183,11 +183,8 @@ pub fn large_images_forward(instance: &Instance) -> Result<Solution, Unsupported
     Ok(Solution::exact(instance, due_order::right_tight(&chosen)))
 }
 
-/// What is known before any search: nothing beside staged images, the exact schedule of special sizes, else an approximation.
+/// What is known before any search on an empty stage: the exact schedule of special sizes, else an approximation.
 pub(crate) fn first_answer(instance: &Instance, items: &[Item], relaxed: &Solution) -> Solution {
-    if !instance.staged().is_empty() {
-        return Solution::bounded(instance, Schedule::default(), relaxed.bound);
-    }
     let capacity = due_order::capacity(instance);
     if items.iter().all(|item| item.size > capacity / 2) {
         let chosen = large::by_intervals(items);

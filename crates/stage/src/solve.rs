@@ -3,7 +3,8 @@
 use crate::continuous::{self, Occupied};
 use crate::due_order::{self, Item};
 use crate::integral::{self, Search};
-use crate::{Instance, Model, Schedule, Solution, Unsupported, right_tight};
+use crate::shared::{self, Shared};
+use crate::{Instance, Load, Model, Schedule, Solution, Unsupported, right_tight};
 
 /// Solves an instance as well as it can until told to stop, and says how good the answer is.
 ///
@@ -17,15 +18,20 @@ use crate::{Instance, Model, Schedule, Solution, Unsupported, right_tight};
 /// let due = |k| 100 + 11 * k;
 /// let reservations = (0..200).map(|k| Reservation::new([3, 10, 30][k as usize % 3], due(k), 1));
 /// let instance = Instance::new(40, reservations.collect())?;
-/// let solution = solve(&instance, Model::Integral, &mut || false)?;
+/// let solution = solve(&instance, Model::Integral, &mut || false);
 /// assert!(solution.is_proved_best());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Errors
-///
-/// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Unload`] if images stay after their due dates.
-pub fn solve(
+/// Load times that differ from sizes and images that stay after their due dates are left to [`shared::solve`].
+pub fn solve(instance: &Instance, model: Model, stop: &mut dyn FnMut() -> bool) -> Solution {
+    match exactly(instance, model, stop) {
+        Ok(solution) => solution,
+        Err(_) => at_large(instance, model, stop),
+    }
+}
+
+fn exactly(
     instance: &Instance,
     model: Model,
     stop: &mut dyn FnMut() -> bool,
@@ -36,6 +42,16 @@ pub fn solve(
         Model::Continuous => Ok(relaxed),
         Model::Integral => Ok(integral_best(instance, &items, &relaxed, stop)),
     }
+}
+
+/// What no exact algorithm knows. Images numbered like reservations make the schedules alike.
+fn at_large(instance: &Instance, model: Model, stop: &mut dyn FnMut() -> bool) -> Solution {
+    let found = shared::solve(&Shared::plain(instance), model, stop);
+    let loads = found.schedule.loads.into_iter().map(|load| Load {
+        reservation: load.image,
+        start: load.start,
+    });
+    Solution::bounded(instance, loads.collect(), found.bound)
 }
 
 fn continuous_best(instance: &Instance, items: &[Item]) -> Result<Solution, Unsupported> {
@@ -54,7 +70,13 @@ fn integral_best(
     relaxed: &Solution,
     stop: &mut dyn FnMut() -> bool,
 ) -> Solution {
-    let first = integral::first_answer(instance, items, relaxed);
+    let first = match instance.staged() {
+        [] => integral::first_answer(instance, items, relaxed),
+        _ => {
+            let found = at_large(instance, Model::Integral, stop);
+            Solution::bounded(instance, found.schedule, found.bound.min(relaxed.bound))
+        }
+    };
     if first.is_proved_best() {
         return first;
     }

@@ -59,10 +59,11 @@ pub enum Violation {
 pub fn validate(instance: &Instance, model: Model, schedule: &Schedule) -> Result<(), Violation> {
     known(instance, schedule)?;
     on_the_link(instance, schedule)?;
-    match model {
-        Model::Continuous => continuous(instance, schedule),
-        Model::Integral => integral(instance, schedule),
-    }
+    let loads = schedule
+        .loads()
+        .iter()
+        .map(|load| Placed::of(instance, *load));
+    on_the_stage(instance, model, loads.collect()).map_err(|at| Violation::Overflow { at })
 }
 
 fn known(instance: &Instance, schedule: &Schedule) -> Result<(), Violation> {
@@ -99,6 +100,28 @@ fn on_the_link(instance: &Instance, schedule: &Schedule) -> Result<(), Violation
     Ok(())
 }
 
+/// A load and its image on the stage.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Placed {
+    pub(crate) size: u64,
+    pub(crate) start: u64,
+    pub(crate) loading: u64,
+    /// Not before the load has ended.
+    pub(crate) leaves: u64,
+}
+
+impl Placed {
+    fn of(instance: &Instance, load: Load) -> Self {
+        let reservation = &instance.reservations()[load.reservation];
+        Self {
+            size: reservation.size,
+            start: load.start,
+            loading: reservation.loading(),
+            leaves: instance.leaves_on_link(reservation.due),
+        }
+    }
+}
+
 /// What happens at a moment; ends come first, then departures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Moment {
@@ -107,51 +130,86 @@ enum Moment {
     Starts,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Event {
-    at: u64,
-    moment: Moment,
-    size: u64,
-    /// None for what is staged from the beginning.
-    load: Option<Load>,
+/// Whether the stage has room for loads that do not overlap, beside what is staged from the beginning.
+///
+/// # Errors
+///
+/// The first moment at which it overflows.
+pub(crate) fn on_the_stage(
+    instance: &Instance,
+    model: Model,
+    loads: Vec<Placed>,
+) -> Result<(), u64> {
+    let before = instance.staged().iter().map(|image| u128::from(image.size));
+    let before = before.sum();
+    let capacity = u128::from(instance.capacity());
+    let events = events(instance, loads);
+    match model {
+        Model::Continuous => continuous(capacity, before, &events),
+        Model::Integral => integral(capacity, before, &events),
+    }
 }
 
-fn staged_bytes(instance: &Instance) -> u128 {
-    let sizes = instance.staged().iter().map(|image| image.size);
-    sizes.map(u128::from).sum()
+type Event = (u64, Moment, Placed);
+
+/// Everything that happens, in order.
+fn events(instance: &Instance, loads: Vec<Placed>) -> Vec<Event> {
+    let leaving = instance.staged().iter().map(|image| {
+        let at = instance.leaves_on_link(image.due);
+        let gone = Placed {
+            size: image.size,
+            start: 0,
+            loading: 0,
+            leaves: at,
+        };
+        (at, Moment::Leaves, gone)
+    });
+    let mut events: Vec<_> = loads
+        .into_iter()
+        .flat_map(|load| {
+            [
+                (load.start, Moment::Starts, load),
+                (load.start + load.loading, Moment::Ends, load),
+                (load.leaves, Moment::Leaves, load),
+            ]
+        })
+        .chain(leaving)
+        .collect();
+    events.sort_by_key(|(at, moment, _)| (*at, *moment));
+    events
 }
 
 /// The whole image counts from the start of its load; room freed at a moment is free at that moment.
-fn integral(instance: &Instance, schedule: &Schedule) -> Result<(), Violation> {
-    let mut held = staged_bytes(instance);
-    for event in events(instance, schedule) {
-        match event.moment {
+fn integral(capacity: u128, before: u128, events: &[Event]) -> Result<(), u64> {
+    let mut held = before;
+    for (at, moment, load) in events {
+        match moment {
             Moment::Ends => {}
-            Moment::Leaves => held -= u128::from(event.size),
-            Moment::Starts => held += u128::from(event.size),
+            Moment::Leaves => held -= u128::from(load.size),
+            Moment::Starts => held += u128::from(load.size),
         }
-        if held > u128::from(instance.capacity()) {
-            return Err(Violation::Overflow { at: event.at });
+        if held > capacity {
+            return Err(*at);
         }
     }
     Ok(())
 }
 
 /// What has arrived counts. At most one load is under way at a time, so at most one image is there in part.
-fn continuous(instance: &Instance, schedule: &Schedule) -> Result<(), Violation> {
-    let mut whole = staged_bytes(instance);
-    let mut under_way: Option<Load> = None;
-    for event in events(instance, schedule) {
-        let size = u128::from(event.size);
-        match event.moment {
-            Moment::Starts => under_way = event.load,
+fn continuous(capacity: u128, before: u128, events: &[Event]) -> Result<(), u64> {
+    let mut whole = before;
+    let mut under_way: Option<Placed> = None;
+    for (at, moment, load) in events {
+        let size = u128::from(load.size);
+        match moment {
+            Moment::Starts => under_way = Some(*load),
             Moment::Ends => {
                 under_way = None;
                 whole += size;
-                full(instance, whole, None, event.at)?;
+                full(capacity, whole, None, *at)?;
             }
             Moment::Leaves => {
-                full(instance, whole, under_way, event.at)?;
+                full(capacity, whole, under_way, *at)?;
                 whole -= size;
             }
         }
@@ -160,51 +218,14 @@ fn continuous(instance: &Instance, schedule: &Schedule) -> Result<(), Violation>
 }
 
 /// Whether the whole images and the arrived part of another fit just before `at`.
-fn full(instance: &Instance, whole: u128, part: Option<Load>, at: u64) -> Result<(), Violation> {
-    let overflow = Err(Violation::Overflow { at });
-    let Some(room) = u128::from(instance.capacity()).checked_sub(whole) else {
-        return overflow;
-    };
+fn full(capacity: u128, whole: u128, part: Option<Placed>, at: u64) -> Result<(), u64> {
+    let room = capacity.checked_sub(whole).ok_or(at)?;
     let Some(load) = part else {
         return Ok(());
     };
-    let reservation = instance.reservations()[load.reservation];
-    let arriving = u128::from(reservation.size) * u128::from(at - load.start);
-    if arriving > room * u128::from(reservation.loading()) {
-        return overflow;
+    let arriving = u128::from(load.size) * u128::from(at - load.start);
+    match arriving > room * u128::from(load.loading) {
+        true => Err(at),
+        false => Ok(()),
     }
-    Ok(())
-}
-
-/// Everything that happens, in order.
-fn events(instance: &Instance, schedule: &Schedule) -> Vec<Event> {
-    let leaving = instance.staged().iter().map(|image| Event {
-        at: instance.leaves_on_link(image.due),
-        moment: Moment::Leaves,
-        size: image.size,
-        load: None,
-    });
-    let loads = schedule.loads().iter();
-    let mut events: Vec<_> = loads
-        .flat_map(|load| events_of(instance, *load))
-        .chain(leaving)
-        .collect();
-    events.sort_by_key(|event| (event.at, event.moment));
-    events
-}
-
-/// Called after the link was checked, so that an end lies before a due date and fits.
-fn events_of(instance: &Instance, load: Load) -> [Event; 3] {
-    let reservation = &instance.reservations()[load.reservation];
-    let event = |at, moment| Event {
-        at,
-        moment,
-        size: reservation.size,
-        load: Some(load),
-    };
-    [
-        event(load.start, Moment::Starts),
-        event(load.start + reservation.loading(), Moment::Ends),
-        event(instance.leaves_on_link(reservation.due), Moment::Leaves),
-    ]
 }

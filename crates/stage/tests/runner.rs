@@ -12,5 +12,7 @@ mod definition;
 mod facts;
 #[path = "runner/integral.rs"]
 mod integral;
+#[path = "runner/shared.rs"]
+mod shared;
 #[path = "runner/small.rs"]
 mod small;

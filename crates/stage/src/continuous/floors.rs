@@ -29,6 +29,14 @@ impl Occupied {
         Self { capacity, steps }
     }
 
+    /// An empty stage.
+    pub(crate) const fn nothing(capacity: i64) -> Self {
+        Self {
+            capacity,
+            steps: Vec::new(),
+        }
+    }
+
     /// Room just before a moment: what leaves then is still there.
     pub(crate) fn room_before(&self, moment: i64) -> i64 {
         let gone = self.steps.partition_point(|(leaves, _)| *leaves < moment);
