@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Places;
 use crate::commands::{
-    cancel, completions, demo, explain, get, image, logs, ls, measure, node, nodes, org, run, show,
-    store, submit, up,
+    cancel, completions, demo, experiment, explain, get, image, logs, ls, measure, node, nodes,
+    org, run, show, stage, store, submit, up,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Output;
@@ -50,6 +50,8 @@ enum Command {
     Image(image::Args),
     Org(org::Args),
     Store(store::Args),
+    Stage(stage::Args),
+    Experiment(experiment::Args),
     Completions(completions::Args),
     Measure(measure::Args),
 }
@@ -101,6 +103,8 @@ impl Cli {
             Command::Org(args) => done(org::run(session, args).await),
             Command::Store(args) => done(store::run(session, args).await),
             Command::Measure(args) => done(measure::run(session, args).await),
+            Command::Stage(args) => stage::run(session, args),
+            Command::Experiment(args) => done(experiment::run(session, &args)),
             Command::Completions(args) => done(completions::run(session, &args)),
         }
     }

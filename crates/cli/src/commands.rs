@@ -3,6 +3,7 @@
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod experiment;
 pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod image;
@@ -14,6 +15,7 @@ pub(crate) mod nodes;
 pub(crate) mod org;
 pub(crate) mod run;
 pub(crate) mod show;
+pub(crate) mod stage;
 pub(crate) mod store;
 pub(crate) mod submit;
 pub(crate) mod up;

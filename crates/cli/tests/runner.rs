@@ -14,3 +14,5 @@ mod job_file;
 mod org;
 #[path = "runner/program.rs"]
 mod program;
+#[path = "runner/stage.rs"]
+mod stage;

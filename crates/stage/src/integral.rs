@@ -9,6 +9,7 @@ mod chosen;
 mod half;
 mod large;
 mod refill;
+mod relaxed;
 mod search;
 mod small;
 
@@ -19,6 +20,7 @@ use crate::due_order::{self, Item};
 use crate::{Instance, Solution, Unsupported, baseline, continuous};
 
 pub use half::Half;
+use relaxed::{Grain, Relaxed};
 pub(crate) use search::Search;
 
 /// A schedule of at least half the greatest weight, with gaps refilled: the best of every [`Half`].
@@ -134,6 +136,67 @@ pub fn beam(instance: &Instance, width: NonZeroUsize) -> Result<Solution, Unsupp
         bound,
     ))
 }
+
+/// An upper bound for every integral schedule that is mostly below the continuous one; beyond the paper.
+///
+/// Loads may be interrupted in it, but each takes room for its whole image from its start. Sizes are told apart ever more finely as long as time and
+/// memory allow. A weight that is known to be possible makes it faster; the bound is never below that. Without staged images only.
+///
+/// ```
+/// use mutual_stage::{Instance, Reservation, continuous, integral};
+///
+/// let reservations = (1..60).map(|j| Reservation::new(if j % 2 == 0 { 30 } else { 4 }, 12 * j, 1));
+/// let instance = Instance::new(40, reservations.collect())?;
+/// let bound = integral::upper_bound(&instance, 0, &mut || false)?;
+/// assert!(bound < continuous::heaviest(&instance)?.bound);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+///
+/// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Unload`], and [`Unsupported::Staged`].
+pub fn upper_bound(
+    instance: &Instance,
+    known: u128,
+    stop: &mut dyn FnMut() -> bool,
+) -> Result<u128, Unsupported> {
+    let items = due_order::items(instance)?;
+    let relaxed = continuous::heaviest(instance)?.bound;
+    let capacity = due_order::capacity(instance);
+    Ok(interrupted_bound(capacity, &items, known, relaxed, stop))
+}
+
+/// The least bound of ever finer grains, until it meets what is known.
+pub(crate) fn interrupted_bound(
+    capacity: i64,
+    items: &[Item],
+    known: u128,
+    relaxed: u128,
+    stop: &mut dyn FnMut() -> bool,
+) -> u128 {
+    let Some(befores) = continuous::befores(capacity, items, BEAM_STATES_MAX) else {
+        return relaxed;
+    };
+    let mut least = relaxed;
+    for (parts, classes) in GRAINS {
+        let smallest = capacity / parts;
+        let grain = Grain { smallest, classes };
+        let Some(problem) = Relaxed::new(capacity, items, grain) else {
+            continue;
+        };
+        if least <= known {
+            break;
+        }
+        match problem.bound(&befores, known, stop) {
+            Some(bound) => least = least.min(bound),
+            None => break,
+        }
+    }
+    least
+}
+
+/// Parts of the stage below which images count as small, and classes of sizes above.
+const GRAINS: [(i64, i64); 5] = [(1 << 40, 4), (5, 4), (8, 8), (10, 12), (12, 20)];
 
 /// States that the bounds of a beam may take together.
 const BEAM_STATES_MAX: usize = 1 << 24;

@@ -28,6 +28,8 @@
 //! | integral | [`integral::approximate`] | at least half of the best, refilled |
 //! | integral, every image above half the stage | [`integral::large_images`] | exact |
 //! | integral, all images of one size | [`integral::equal_sizes`] | exact |
+//! | requests that come in one by one, and promises | [`planner`] | admissions, and what to load when |
+//! | images or layers that several tasks share | [`shared`] | the best found, and a bound |
 //! | something to compare with | [`baseline`] | earliest-due-date rules |
 //!
 //! Whatever made a schedule, [`validate()`] judges it by the definition alone.
@@ -49,6 +51,7 @@ pub mod continuous;
 mod due_order;
 mod instance;
 pub mod integral;
+pub mod planner;
 mod schedule;
 pub mod shared;
 mod solution;

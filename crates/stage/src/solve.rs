@@ -54,6 +54,9 @@ fn at_large(instance: &Instance, model: Model, stop: &mut dyn FnMut() -> bool) -
     Solution::bounded(instance, loads.collect(), found.bound)
 }
 
+/// Passes that find a good schedule, before time is spent on a better bound: it comes faster when more is known.
+const PASSES_BEFORE_BOUND: u32 = 2;
+
 fn continuous_best(instance: &Instance, items: &[Item]) -> Result<Solution, Unsupported> {
     let are_equal = items
         .windows(2)
@@ -90,11 +93,22 @@ fn integral_best(
     };
     search.lower_bound_to(bound);
     let mut bound = bound;
-    while !search.is_done() && !stop() {
+    let mut has_relaxed = !instance.staged().is_empty();
+    for pass in 1.. {
+        if search.is_done() || stop() {
+            break;
+        }
         let found = search.pass(stop);
         bound = found.bound;
         if let Some(order) = found.order {
             schedule = tightened(instance, &order).unwrap_or(schedule);
+        }
+        if pass == PASSES_BEFORE_BOUND && bound > schedule.weight(instance) && !has_relaxed {
+            let known = schedule.weight(instance);
+            let capacity = due_order::capacity(instance);
+            bound = integral::interrupted_bound(capacity, items, known, bound, stop);
+            search.lower_bound_to(bound);
+            has_relaxed = true;
         }
     }
     Solution::bounded(instance, schedule, bound)

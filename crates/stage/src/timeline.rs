@@ -35,6 +35,8 @@ pub(crate) struct Timeline<'a> {
     pub(crate) free_from: u64,
     /// By departure.
     pub(crate) held: &'a [Held],
+    /// Bytes that arrive in a unit of time, where load times are rounded up; `None` if each image arrives evenly over its load time.
+    pub(crate) rate: Option<u64>,
 }
 
 /// Why an order is not possible, and where this shows first.
@@ -47,6 +49,7 @@ pub(crate) enum Obstacle {
 }
 
 impl Obstacle {
+    /// The load that cannot be placed.
     pub(crate) const fn place(self) -> usize {
         match self {
             Self::Late(place) | Self::Full(place) => place,
@@ -109,10 +112,11 @@ impl Stage<'_> {
         while let Some(first) = self.leaving.pop_front_if(|first| first.leaves <= free_from) {
             self.held -= u128::from(first.size);
         }
+        // A load that came sooner than planned may be there before what it waited for has left.
         let capacity = u128::from(self.timeline.capacity);
         let (mut start, mut held) = (free_from, self.held);
         for departure in &self.leaving {
-            let room = capacity - held;
+            let room = capacity.saturating_sub(held);
             if u128::from(work.size) <= room {
                 break;
             }
@@ -122,7 +126,7 @@ impl Stage<'_> {
             start = start.max(departure.leaves.saturating_sub(self.ahead(room, work)));
             held -= u128::from(departure.size);
         }
-        (u128::from(work.size) <= capacity - held).then_some(start)
+        (u128::from(work.size) <= capacity.saturating_sub(held)).then_some(start)
     }
 
     /// Departures come nearly in order, so that little is moved.
@@ -138,7 +142,10 @@ impl Stage<'_> {
         match self.timeline.model {
             Model::Integral => 0,
             Model::Continuous => {
-                let ahead = room * u128::from(work.loading) / u128::from(work.size);
+                let ahead = match self.timeline.rate {
+                    Some(rate) => room / u128::from(rate.max(1)),
+                    None => room * u128::from(work.loading) / u128::from(work.size),
+                };
                 u64::try_from(ahead).unwrap_or(u64::MAX)
             }
         }

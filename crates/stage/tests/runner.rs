@@ -1,5 +1,7 @@
 //! Holds every statement of this crate against brute force on small instances.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "runner/baseline.rs"]
 mod baseline;
 #[path = "runner/brute.rs"]
@@ -12,6 +14,8 @@ mod definition;
 mod facts;
 #[path = "runner/integral.rs"]
 mod integral;
+#[path = "runner/planner.rs"]
+mod planner;
 #[path = "runner/shared.rs"]
 mod shared;
 #[path = "runner/small.rs"]

@@ -27,6 +27,13 @@ const COMMANDS: &[&[&str]] = &[
     &["store"],
     &["store", "new-epoch"],
     &["store", "info"],
+    &["stage"],
+    &["stage", "solve"],
+    &["stage", "check"],
+    &["stage", "gen"],
+    &["stage", "bench"],
+    &["experiment"],
+    &["experiment", "staging"],
     &["completions"],
 ];
 

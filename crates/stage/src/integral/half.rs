@@ -27,7 +27,7 @@ impl Half {
         match self {
             Self::FromLeft => from_left(capacity, optimum),
             Self::FromRight => from_right(capacity, optimum),
-            Self::Forest => forest(optimum),
+            Self::Forest => forest(capacity, optimum),
         }
     }
 }
@@ -75,21 +75,37 @@ fn from_right(capacity: i64, optimum: &[Item]) -> Vec<Item> {
     kept
 }
 
-/// The load that an image leaves strictly inside of, if any: its parent in the forest, and later than it.
-fn parents(optimum: &[Item], starts: &[i64]) -> Vec<Option<usize>> {
+/// The load that an image leaves strictly inside of, if any, and if that one overflows: its parent in the forest, and later than it.
+fn parents(capacity: i64, optimum: &[Item], starts: &[i64]) -> Vec<Option<usize>> {
+    let overflows = overflows(capacity, optimum, starts);
     optimum
         .iter()
         .map(|item| {
             let after = starts.partition_point(|start| *start < item.due);
             let last = after.checked_sub(1)?;
-            (item.due < starts[last] + optimum[last].size).then_some(last)
+            (overflows[last] && item.due < starts[last] + optimum[last].size).then_some(last)
+        })
+        .collect()
+}
+
+/// Whether each load starts with too little room for its whole image, if all are served.
+fn overflows(capacity: i64, optimum: &[Item], starts: &[i64]) -> Vec<bool> {
+    let mut staged: Vec<(i64, Item)> = Vec::new();
+    optimum
+        .iter()
+        .zip(starts)
+        .map(|(item, start)| {
+            staged.retain(|(_, other)| other.due > *start);
+            let held = held_at(*start, &staged) + i128::from(item.size);
+            staged.push((*start, *item));
+            held > i128::from(capacity)
         })
         .collect()
 }
 
 /// Children come before their parents, so one pass adds up and one pass back chooses.
-fn forest(optimum: &[Item]) -> Vec<Item> {
-    let parents = parents(optimum, &due_order::starts(optimum));
+fn forest(capacity: i64, optimum: &[Item]) -> Vec<Item> {
+    let parents = parents(capacity, optimum, &due_order::starts(optimum));
     let mut taken: Vec<u128> = optimum.iter().map(|item| u128::from(item.weight)).collect();
     let mut left = vec![0u128; optimum.len()];
     for (place, parent) in parents.iter().enumerate() {

@@ -15,7 +15,11 @@ use crate::{LIMIT, Model};
 #[must_use]
 pub fn solve(shared: &Shared, model: Model, stop: &mut dyn FnMut() -> bool) -> SharedSolution {
     let search = Search::new(shared, model);
-    let mut best = Vec::new();
+    // What has room as a whole has room bit by bit, and the two searches go different ways.
+    let mut best = match model {
+        Model::Continuous => solve(shared, Model::Integral, stop).schedule.served,
+        Model::Integral => Vec::new(),
+    };
     for order in search.orders() {
         let served = search.greedy(Vec::new(), &order, stop);
         if shared.weight(&served) > shared.weight(&best) {
@@ -164,6 +168,7 @@ impl<'a> Search<'a> {
             capacity: self.shared.site().capacity(),
             free_from: 0,
             held: &self.held,
+            rate: None,
         };
         timeline.earliest(&loads).ok()?;
         let starts = Timeline::latest(&loads).into_iter().zip(works);

@@ -137,6 +137,22 @@ proptest! {
     }
 
     #[test]
+    fn the_bound_with_interruptions_holds(given in small::any(5), known in 0u128..4) {
+        let best = brute::heaviest(&given, Model::Integral);
+        let bound = integral::upper_bound(&given, known, &mut || false).unwrap();
+        prop_assert!(bound >= best, "{} < {}", bound, best);
+        prop_assert!(bound <= mutual_stage::continuous::heaviest(&given).unwrap().bound.max(known));
+        prop_assert_eq!(integral::upper_bound(&given, best, &mut || true).unwrap() >= best, true);
+    }
+
+    #[test]
+    fn the_bound_holds_for_few_sizes_and_known_optima(given in small::few_sizes(3)) {
+        let best = brute::heaviest(&given, Model::Integral);
+        let bound = integral::upper_bound(&given, best, &mut || false).unwrap();
+        prop_assert!(bound >= best);
+    }
+
+    #[test]
     fn from_the_left_keeps_half_the_number(given in small::equal_weights()) {
         let bound = mutual_stage::continuous::heaviest(&given).unwrap().weight;
         let solution = integral::half(&given, Half::FromLeft).unwrap();
