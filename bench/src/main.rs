@@ -25,7 +25,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args().nth(1).map(|text| text.parse());
     let seconds = given.transpose()?.unwrap_or(SECONDS);
     println!("three sizes, stage of {CAPACITY}, integral model; MILP stopped after {seconds} s");
-    println!("   n  seed  continuous | search  bound  proved      ms |   MILP  bound  proved      ms");
+    println!(
+        "   n  seed  continuous | search  bound  proved      ms |   MILP  bound  proved      ms"
+    );
     for count in [60, 120] {
         for seed in 0..SEEDS {
             row(count, seed, seconds)?;
@@ -38,7 +40,9 @@ fn row(count: usize, seed: u64, seconds: f64) -> Result<(), Box<dyn std::error::
     let instance = instance(count, seed)?;
     let relaxed = continuous::heaviest(&instance)?.weight;
     let start = Instant::now();
-    let own = solve(&instance, Model::Integral, &mut || start.elapsed().as_secs_f64() > seconds);
+    let own = solve(&instance, Model::Integral, &mut || {
+        start.elapsed().as_secs_f64() > seconds
+    });
     let own_ms = start.elapsed().as_secs_f64() * 1e3;
     validate(&instance, Model::Integral, &own.schedule)?;
     let start = Instant::now();
@@ -49,7 +53,11 @@ fn row(count: usize, seed: u64, seconds: f64) -> Result<(), Box<dyn std::error::
         own.weight,
         own.bound,
         own.is_proved_best(),
-        if is_proved { weight.to_string() } else { "-".to_owned() },
+        if is_proved {
+            weight.to_string()
+        } else {
+            "-".to_owned()
+        },
     );
     if is_proved && own.is_proved_best() && u128::from(weight) != own.weight {
         return Err("two proofs disagree".into());
@@ -96,8 +104,14 @@ fn program(instance: &Instance) -> (RowProblem, Vec<f64>) {
     let horizon = rows.iter().map(|row| row.1).fold(0.0, f64::max);
     let capacity = instance.capacity() as f64;
     let mut problem = RowProblem::default();
-    let served: Vec<_> = rows.iter().map(|row| problem.add_integer_column(row.2, 0..=1)).collect();
-    let starts: Vec<_> = rows.iter().map(|row| problem.add_column(0.0, 0.0..=row.1 - row.0)).collect();
+    let served: Vec<_> = rows
+        .iter()
+        .map(|row| problem.add_integer_column(row.2, 0..=1))
+        .collect();
+    let starts: Vec<_> = rows
+        .iter()
+        .map(|row| problem.add_column(0.0, 0.0..=row.1 - row.0))
+        .collect();
     let mut there: Vec<Vec<_>> = vec![Vec::new(); rows.len()];
     for first in 0..rows.len() {
         for second in first + 1..rows.len() {
@@ -114,7 +128,9 @@ fn program(instance: &Instance) -> (RowProblem, Vec<f64>) {
                 rows[second].0 - 2.0 * horizon..,
                 [one, less(other), (order, horizon), both[0], both[1]],
             );
-            for (before, after, sign, least) in [(first, second, -1.0, -1.0), (second, first, 1.0, 0.0)] {
+            for (before, after, sign, least) in
+                [(first, second, -1.0, -1.0), (second, first, 1.0, 0.0)]
+            {
                 let waits = problem.add_integer_column(0.0, 0..=1);
                 let gone = problem.add_integer_column(0.0, 0..=1);
                 // Gone only if the other starts at its due date or later.
@@ -122,7 +138,12 @@ fn program(instance: &Instance) -> (RowProblem, Vec<f64>) {
                 // It is there if it is served, goes first and is not gone.
                 problem.add_row(
                     least..,
-                    [(waits, 1.0), (served[before], -1.0), (order, sign), (gone, 1.0)],
+                    [
+                        (waits, 1.0),
+                        (served[before], -1.0),
+                        (order, sign),
+                        (gone, 1.0),
+                    ],
                 );
                 there[after].push((waits, rows[before].0));
             }

@@ -12,6 +12,7 @@ mod refill;
 mod relaxed;
 mod search;
 mod small;
+mod windows;
 
 use std::num::NonZeroUsize;
 
@@ -20,8 +21,9 @@ use crate::due_order::{self, Item};
 use crate::{Instance, Solution, Unsupported, baseline, continuous};
 
 pub use half::Half;
-use relaxed::{Grain, Relaxed};
+use relaxed::Relaxed;
 pub(crate) use search::Search;
+pub(crate) use windows::{ITEMS_MAX as WINDOW_ITEMS_MAX, improve};
 
 /// A schedule of at least half the greatest weight, with gaps refilled: the best of every [`Half`].
 ///
@@ -137,10 +139,10 @@ pub fn beam(instance: &Instance, width: NonZeroUsize) -> Result<Solution, Unsupp
     ))
 }
 
-/// An upper bound for every integral schedule that is mostly below the continuous one; beyond the paper.
+/// An upper bound for every integral schedule, mostly below the continuous one where sizes are few; beyond the paper.
 ///
-/// Loads may be interrupted in it, but each takes room for its whole image from its start. Sizes are told apart ever more finely as long as time and
-/// memory allow. A weight that is known to be possible makes it faster; the bound is never below that. Without staged images only.
+/// Loads may be interrupted in it, but each takes room for its whole image from its start. Many different sizes are put into classes, and then the
+/// bound is often no better than the continuous one. A weight that is known to be possible makes it faster; the bound is never below that. Without staged images only.
 ///
 /// ```
 /// use mutual_stage::{Instance, Reservation, continuous, integral};
@@ -178,10 +180,8 @@ pub(crate) fn interrupted_bound(
         return relaxed;
     };
     let mut least = relaxed;
-    for (parts, classes) in GRAINS {
-        let smallest = capacity / parts;
-        let grain = Grain { smallest, classes };
-        let Some(problem) = Relaxed::new(capacity, items, grain) else {
+    for classes in CLASSES {
+        let Some(problem) = Relaxed::new(capacity, items, classes) else {
             continue;
         };
         if least <= known {
@@ -195,8 +195,8 @@ pub(crate) fn interrupted_bound(
     least
 }
 
-/// Parts of the stage below which images count as small, and classes of sizes above.
-const GRAINS: [(i64, i64); 5] = [(1 << 40, 4), (5, 4), (8, 8), (10, 12), (12, 20)];
+/// Classes of sizes: as many as there are sizes, if they are few.
+const CLASSES: [i64; 2] = [6, 12];
 
 /// States that the bounds of a beam may take together.
 const BEAM_STATES_MAX: usize = 1 << 24;

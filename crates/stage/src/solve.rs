@@ -55,7 +55,7 @@ fn at_large(instance: &Instance, model: Model, stop: &mut dyn FnMut() -> bool) -
 }
 
 /// Passes that find a good schedule, before time is spent on a better bound: it comes faster when more is known.
-const PASSES_BEFORE_BOUND: u32 = 2;
+const PASSES_BEFORE_BOUND: u32 = 1;
 
 fn continuous_best(instance: &Instance, items: &[Item]) -> Result<Solution, Unsupported> {
     let are_equal = items
@@ -103,6 +103,10 @@ fn integral_best(
         if let Some(order) = found.order {
             schedule = tightened(instance, &order).unwrap_or(schedule);
         }
+        if pass == PASSES_BEFORE_BOUND && bound > schedule.weight(instance) {
+            schedule = locally_improved(instance, items, schedule, stop);
+            search.raise_known_to(schedule.weight(instance));
+        }
         if pass == PASSES_BEFORE_BOUND && bound > schedule.weight(instance) && !has_relaxed {
             let known = schedule.weight(instance);
             let capacity = due_order::capacity(instance);
@@ -112,6 +116,22 @@ fn integral_best(
         }
     }
     Solution::bounded(instance, schedule, bound)
+}
+
+/// The same or a heavier schedule, by windows.
+fn locally_improved(
+    instance: &Instance,
+    items: &[Item],
+    schedule: Schedule,
+    stop: &mut dyn FnMut() -> bool,
+) -> Schedule {
+    if items.len() > integral::WINDOW_ITEMS_MAX {
+        return schedule;
+    }
+    let order: Vec<_> = schedule.order().collect();
+    let better = integral::improve(&Occupied::of(instance), items, &order, stop);
+    let better = better.and_then(|order| tightened(instance, &order));
+    better.unwrap_or(schedule)
 }
 
 /// The search only finds orders that the link is fast enough for.

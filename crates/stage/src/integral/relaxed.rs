@@ -5,17 +5,17 @@
 //! - A load may be interrupted and go on later. Its image's room is taken from its start all the same, so that, as in the integral
 //!   model, no load starts before its whole image has room.
 //! - Sizes fall into a few classes, and which images of a class are on the stage is forgotten. A class takes its smallest size of room, but
-//!   each image its own size of the link's time. Images below all classes take no room before they arrive.
+//!   each image its own size of the link's time.
 //!
 //! So each integral schedule is one of these, at the same weight. A state is what room is taken for, as a number for each class, and the bytes that have
-//! arrived in all. Bytes never exceed what room is taken for (where no image is below all classes), and when room is taken for an image, the bytes
-//! that are there leave room for it. Starting loads right after due dates costs nothing, as the stage is emptiest then.
+//! arrived in all. Bytes never exceed what room is taken for, and when room is taken for an image, the bytes that are there leave room for it. Starting loads right after due dates costs nothing, as the stage is emptiest then.
 //!
 //! # How it is solved
 //!
 //! Backward over due dates: for each number of images of each class, a front of bytes needed against weight that can still be served. A front's
 //! entry goes if the continuous optimum of what comes before cannot bring it above the best schedule known. With as many
-//! classes as sizes nothing but interruptions is relaxed, and what is found is mostly the optimum itself. O(n · V · k · F) for V numbers of
+//! classes as sizes nothing but interruptions is relaxed, and what is found is mostly the optimum itself. With fewer, little or nothing is left
+//! of the gap to the continuous optimum: it closes where sizes are few. O(n · V · k · F) for V numbers of
 //! images, k classes and fronts of F entries. Beyond the paper.
 
 use std::collections::HashMap;
@@ -23,14 +23,6 @@ use std::ops::Range;
 
 use crate::continuous::Before;
 use crate::due_order::Item;
-
-/// How finely sizes are told apart.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Grain {
-    /// Images below this part of the stage take no room before they arrive.
-    pub(super) smallest: i64,
-    pub(super) classes: i64,
-}
 
 /// Different stages that a bound may take: beyond that, classes are too many.
 const STAGES_MAX: usize = 6_000;
@@ -53,23 +45,20 @@ struct Stage {
 pub(super) struct Relaxed<'a> {
     capacity: i64,
     items: &'a [Item],
-    /// By item; none takes no room.
-    class_of: Vec<Option<usize>>,
+    class_of: Vec<usize>,
     stages: Vec<Stage>,
     /// Smallest size of each class.
     least: Vec<i64>,
-    has_small: bool,
 }
 
 impl<'a> Relaxed<'a> {
     /// `None` if there would be too many stages. Items come by due date.
-    pub(super) fn new(capacity: i64, items: &'a [Item], grain: Grain) -> Option<Self> {
-        let classes = Classes::new(capacity, items, grain);
+    pub(super) fn new(capacity: i64, items: &'a [Item], classes: i64) -> Option<Self> {
+        let classes = Classes::new(items, classes);
         let stages = stages(capacity, &classes)?;
         Some(Self {
             capacity,
             items,
-            has_small: classes.of_items.contains(&None),
             class_of: classes.of_items,
             least: classes.least,
             stages,
@@ -128,13 +117,7 @@ impl<'a> Relaxed<'a> {
     /// Hands an item over or not: it needs its bytes, and an image of its class.
     fn serve(&self, fronts: &mut [Front], item: usize) {
         let Item { size, weight, .. } = self.items[item];
-        let Some(class) = self.class_of[item] else {
-            for (stage, front) in self.stages.iter().zip(fronts) {
-                let served = shifted(front, size, weight, self.most(stage));
-                *front = merged(front, &served);
-            }
-            return;
-        };
+        let class = self.class_of[item];
         // Stages come before those with more, so going back nothing is served twice.
         for place in (0..self.stages.len()).rev() {
             if let Some(fewer) = self.stages[place].fewer[class] {
@@ -148,10 +131,7 @@ impl<'a> Relaxed<'a> {
 
     /// Bytes that can be there.
     fn most(&self, stage: &Stage) -> i64 {
-        match self.has_small {
-            true => self.capacity,
-            false => self.capacity.min(stage.bytes),
-        }
+        self.capacity.min(stage.bytes)
     }
 
     /// Until now the link brought what it could.
@@ -212,27 +192,24 @@ fn merged(one: &[(i64, u128)], other: &[(i64, u128)]) -> Front {
 
 /// Sizes in classes of equal width, as far as images have them.
 struct Classes {
-    of_items: Vec<Option<usize>>,
+    of_items: Vec<usize>,
     least: Vec<i64>,
     greatest: Vec<i64>,
     count: Vec<usize>,
 }
 
 impl Classes {
-    fn new(capacity: i64, items: &[Item], grain: Grain) -> Self {
+    fn new(items: &[Item], most: i64) -> Self {
         let mut sizes: Vec<_> = items.iter().map(|item| item.size).collect();
         sizes.sort_unstable();
         sizes.dedup();
-        sizes.retain(|size| *size >= grain.smallest);
-        let first = sizes.first().copied().unwrap_or(capacity);
+        let first = sizes.first().copied().unwrap_or(0);
         let span = sizes.last().map_or(0, |last| last - first) + 1;
-        let is_fine = i64::try_from(sizes.len()).is_ok_and(|count| count <= grain.classes);
+        let is_fine = i64::try_from(sizes.len()).is_ok_and(|count| count <= most);
         let key = |size: i64| match is_fine {
             true => size,
             // In 128 bits, as sizes may be large.
-            false => {
-                (i128::from(size - first) * i128::from(grain.classes) / i128::from(span)) as i64
-            }
+            false => (i128::from(size - first) * i128::from(most) / i128::from(span)) as i64,
         };
         let mut keys: Vec<_> = sizes.iter().map(|size| key(*size)).collect();
         keys.dedup();
@@ -243,14 +220,11 @@ impl Classes {
             count: vec![0; keys.len()],
         };
         for item in items {
-            let class = keys.binary_search(&key(item.size)).ok();
-            let class = class.filter(|_| item.size >= grain.smallest);
+            let class = keys.partition_point(|other| *other < key(item.size));
             classes.of_items.push(class);
-            if let Some(class) = class {
-                classes.least[class] = classes.least[class].min(item.size);
-                classes.greatest[class] = classes.greatest[class].max(item.size);
-                classes.count[class] += 1;
-            }
+            classes.least[class] = classes.least[class].min(item.size);
+            classes.greatest[class] = classes.greatest[class].max(item.size);
+            classes.count[class] += 1;
         }
         classes
     }

@@ -35,11 +35,12 @@ const BOUND_STATES_MAX: usize = 1 << 25;
 /// What the first pass may spend, and how much more each next one.
 const FIRST: Limits = Limits {
     width: 64,
-    sizes: 8,
-    ways: 64,
+    sizes: 6,
+    ways: 12,
 };
 const WIDER: usize = 8;
 const MORE_SIZES: usize = 2;
+const MORE_WAYS: usize = 2;
 
 /// What a search found.
 #[derive(Debug)]
@@ -82,13 +83,19 @@ impl Search {
         self.bound = self.bound.min(bound.max(self.best));
     }
 
+    /// A heavier schedule is known from elsewhere.
+    pub(crate) fn raise_known_to(&mut self, weight: u128) {
+        self.best = self.best.max(weight);
+        self.bound = self.bound.max(self.best);
+    }
+
     /// One pass, and a wider one next time. `stop` is asked once for each due date.
     pub(crate) fn pass(&mut self, stop: &mut dyn FnMut() -> bool) -> Found {
         let outcome = Pass::new(&self.problem, self.limits, self.best).run(stop);
         self.limits = Limits {
             width: self.limits.width.saturating_mul(WIDER),
             sizes: self.limits.sizes.saturating_mul(MORE_SIZES),
-            ways: self.limits.ways.saturating_mul(WIDER),
+            ways: self.limits.ways.saturating_mul(MORE_WAYS),
         };
         if outcome.order.is_some() {
             self.best = outcome.weight;

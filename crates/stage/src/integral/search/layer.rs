@@ -23,6 +23,9 @@ pub(super) struct Limits {
     pub(super) ways: usize,
 }
 
+/// How often it is asked whether to stop.
+const LABELS_BETWEEN_STOPS: usize = 64;
+
 /// Sets numbered before those no longer in use are forgotten.
 const SETS_MAX: usize = 1 << 20;
 
@@ -90,14 +93,12 @@ impl<'a> Pass<'a> {
             path: START,
         }];
         for event in 1..self.problem.events.len() {
-            if stop() {
-                self.cut_off_all(&layer, self.problem.events[event - 1].items.end);
-                layer.clear();
-                break;
-            }
             self.look_ahead();
-            for label in layer.drain(..) {
-                self.cross(label, event);
+            for (place, label) in layer.iter().enumerate() {
+                if place % LABELS_BETWEEN_STOPS == 0 && stop() {
+                    return self.stopped(&layer[place..], event);
+                }
+                self.cross(*label, event);
             }
             layer = std::mem::take(&mut self.next);
             self.dominate(&mut layer);
@@ -108,6 +109,14 @@ impl<'a> Pass<'a> {
             }
         }
         self.outcome(&layer)
+    }
+
+    /// Ends before the last event: neither labels still to cross nor those that have crossed lead to a schedule.
+    fn stopped(mut self, to_cross: &[Label], event: usize) -> Outcome {
+        let crossed = std::mem::take(&mut self.next);
+        self.cut_off_all(to_cross, self.problem.events[event - 1].items.end);
+        self.cut_off_all(&crossed, self.problem.events[event].items.end);
+        self.outcome(&[])
     }
 
     fn outcome(self, layer: &[Label]) -> Outcome {
@@ -147,8 +156,10 @@ impl<'a> Pass<'a> {
         let mut open = vec![(label, 0)];
         while let Some((label, least)) = open.pop() {
             if label.free_from < until {
-                is_cut |= self.has_others || ways >= self.limits.ways;
-                if ways < self.limits.ways {
+                // Few sizes lead to few stages, which meet again.
+                let is_open = !self.has_others || ways < self.limits.ways;
+                is_cut |= self.has_others;
+                if is_open {
                     ways += self.go_on(&label, least, until, room, &mut open);
                 }
             }
