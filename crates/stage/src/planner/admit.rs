@@ -11,7 +11,7 @@ use crate::timeline::{Held, Obstacle, Work};
 const OTHER_PLACES: usize = 3;
 
 /// Later due dates that are tried when one does not work.
-const LATER_DATES: usize = 40;
+const LATER_DATES: usize = 12;
 
 /// A plan that fits.
 struct Plan {
@@ -27,7 +27,7 @@ impl Planner {
     /// [`RequestError`] if it is no request, or its name is in force.
     pub fn offer(&mut self, request: Request) -> Result<Admission, RequestError> {
         self.check(&request)?;
-        match self.plan(&request) {
+        match self.plan(&request, OTHER_PLACES) {
             Ok(plan) => Ok(self.accept(request, plan, Vec::new())),
             Err(reason) => Ok(self.displace(request, reason)),
         }
@@ -82,15 +82,15 @@ impl Planner {
         }
     }
 
-    /// The plan with one more request, or why there is none.
-    fn plan(&self, request: &Request) -> Result<Plan, Reason> {
+    /// The plan with one more request, tried at so many other places on either side, or why there is none.
+    fn plan(&self, request: &Request, others: usize) -> Result<Plan, Reason> {
         if request.size > self.site.capacity {
             return Err(Reason::LargerThanStage);
         }
         match self.images.get(&request.image) {
             Some(image) if image.is_here => self.plan_to_stay(request),
-            Some(_) => self.plan_to_share(request),
-            None => self.plan_to_load(request, OTHER_PLACES),
+            Some(_) => self.plan_to_share(request, others),
+            None => self.plan_to_load(request, others),
         }
     }
 
@@ -115,15 +115,15 @@ impl Planner {
     }
 
     /// The image is planned: one load for one more due date.
-    fn plan_to_share(&self, request: &Request) -> Result<Plan, Reason> {
+    fn plan_to_share(&self, request: &Request, others: usize) -> Result<Plan, Reason> {
         let mut works = self.ahead.clone();
         let Some(place) = works.iter().position(|ahead| ahead.image == request.image) else {
-            return self.plan_to_load(request, OTHER_PLACES);
+            return self.plan_to_load(request, others);
         };
         let mut shared = works.remove(place);
         shared.work.deadline = shared.work.deadline.min(request.due);
         shared.work.leaves = shared.work.leaves.max(request.due + self.site.unload);
-        self.insert_and_try(&works, shared, OTHER_PLACES)
+        self.insert_and_try(&works, shared, others)
     }
 
     fn plan_to_load(&self, request: &Request, others: usize) -> Result<Plan, Reason> {
@@ -203,7 +203,7 @@ impl Planner {
             let lacks = weight + 1 - u128::from(request.weight);
             return self.reject(&request, reason, Some(lacks));
         }
-        match without.plan(&request) {
+        match without.plan(&request, 0) {
             Ok(plan) => {
                 *self = without;
                 let displaced = gone.iter().map(|other| other.id).collect();
@@ -219,7 +219,7 @@ impl Planner {
         request: &Request,
         weak: &[Request],
     ) -> Option<(Self, Vec<Request>)> {
-        let fits = |count: usize| self.without(&weak[..count]).plan(request).is_ok();
+        let fits = |count: usize| self.without(&weak[..count]).plan(request, 0).is_ok();
         if weak.is_empty() || !fits(weak.len()) {
             return None;
         }
@@ -234,15 +234,20 @@ impl Planner {
         Some((self.without(&weak[..enough]), weak[..enough].to_vec()))
     }
 
+    /// The same with some requests gone. Its order still fits; starts are left as they were until a plan is adopted.
     fn without(&self, gone: &[Request]) -> Self {
         let mut planner = self.clone();
         for request in gone {
             planner.remove(request.id);
         }
-        let works = planner.renewed();
-        if let Ok(starts) = planner.starts(&planner.held(), &works) {
-            planner.adopt(works, starts);
-        }
+        let mut works = std::mem::take(&mut planner.ahead);
+        works.retain_mut(|ahead| {
+            let image = planner.images.get(&ahead.image);
+            let work = image.and_then(|image| planner.work(image));
+            ahead.work = work.unwrap_or(ahead.work);
+            work.is_some()
+        });
+        planner.ahead = works;
         planner
     }
 
@@ -251,14 +256,14 @@ impl Planner {
         let mut displaced = Vec::new();
         for (tried, other) in gone.into_iter().rev().enumerate() {
             let plan = (tried < SPARED_MAX)
-                .then(|| self.plan(&other).ok())
+                .then(|| self.plan(&other, 0).ok())
                 .flatten();
             let back = plan.map(|plan| {
                 let mut with = self.clone();
                 with.accept(other, plan, Vec::new());
                 with
             });
-            match back.filter(|with| with.plan(request).is_ok()) {
+            match back.filter(|with| with.plan(request, 0).is_ok()) {
                 Some(with) => *self = with,
                 None => displaced.push(other),
             }
@@ -278,21 +283,25 @@ impl Planner {
         }
     }
 
-    /// The first later date that works among those at which room or time comes free, then as much before it as works.
+    /// A later date that works among those at which room or time comes free, then halving what lies before it: a few dozen questions.
     fn works_from(&self, request: &Request) -> Option<u64> {
         let works_at = |due: u64| {
             let later = Request { due, ..*request };
-            due <= LIMIT && self.plan(&later).is_ok()
+            due <= LIMIT && self.plan(&later, 0).is_ok()
         };
         let dates = self.later_dates(request);
         let step = dates.len().div_ceil(LATER_DATES).max(1);
         let place = (0..dates.len())
             .step_by(step)
             .find(|place| works_at(dates[*place]))?;
-        let first = place.saturating_sub(step.saturating_sub(1));
-        let works = (first..=place)
-            .find(|place| works_at(dates[*place]))
-            .unwrap_or(place);
+        let (mut before, mut works) = (place.saturating_sub(step), place);
+        while before + 1 < works {
+            let middle = usize::midpoint(before, works);
+            match works_at(dates[middle]) {
+                true => works = middle,
+                false => before = middle,
+            }
+        }
         let (mut fails, mut works) = match works.checked_sub(1) {
             Some(before) => (dates[before], dates[works]),
             None => (request.due, dates[works]),
@@ -335,4 +344,4 @@ impl Planner {
 }
 
 /// Displaced requests that are tried to be kept after all.
-const SPARED_MAX: usize = 16;
+const SPARED_MAX: usize = 2;

@@ -202,7 +202,7 @@ fn measured(args: &Args, kind: Kind, count: usize, capacity: u64) -> Outcome<Qua
 /// Offers to a planner that has a thousand requests in force, half of them promised, on a link that is asked for more than it can bring.
 fn offers() -> Outcome<Offers> {
     let site = Site {
-        capacity: 1_000_000,
+        capacity: 60_000,
         model: Model::Integral,
         rate: 1,
         unload: 0,
@@ -210,29 +210,28 @@ fn offers() -> Outcome<Offers> {
     let mut chance = ChaCha8Rng::seed_from_u64(0);
     let mut planner = Planner::new(site, 0).map_err(Failure::internal)?;
     let mut id = 0;
-    let mut next = |planner: &Planner| {
+    let mut next = || {
         id += 1;
-        let far = planner.requests().count() as u64;
         Request {
             id,
             image: id,
             size: chance.random_range(1..=1_400),
-            due: chance.random_range(1_000..=1_001_000 + far),
+            due: chance.random_range(1_000..=720_000),
             weight: chance.random_range(1..=100),
             promise: chance.random(),
         }
     };
-    for _ in 0..20 * IN_FORCE {
+    for _ in 0..60 * IN_FORCE {
         if planner.requests().count() >= IN_FORCE {
             break;
         }
-        let request = next(&planner);
+        let request = next();
         planner.offer(request).map_err(Failure::internal)?;
     }
     let in_force = planner.requests().count();
     let (mut each, mut accepted) = (Vec::new(), 0);
     for _ in 0..OFFERS {
-        let request = next(&planner);
+        let request = next();
         let mut asked = planner.clone();
         let start = Instant::now();
         let admission = asked.offer(request).map_err(Failure::internal)?;
