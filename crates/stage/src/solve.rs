@@ -15,8 +15,8 @@ use crate::{Instance, Load, Model, Schedule, Solution, Unsupported, right_tight}
 /// ```
 /// use mutual_stage::{Instance, Model, Reservation, solve};
 ///
-/// let due = |k| 100 + 11 * k;
-/// let reservations = (0..200).map(|k| Reservation::new([3, 10, 30][k as usize % 3], due(k), 1));
+/// let reservations = (0..200_u64).zip([3, 10, 30].into_iter().cycle());
+/// let reservations = reservations.map(|(k, size)| Reservation::new(size, 100 + 11 * k, 1));
 /// let instance = Instance::new(40, reservations.collect())?;
 /// let solution = solve(&instance, Model::Integral, &mut || false);
 /// assert!(solution.is_proved_best());
