@@ -48,7 +48,7 @@ pub(super) struct ImageState {
     pub(super) unloaded: u64,
 }
 
-/// A load that is planned.
+/// A load that is planned; its work says what all its requests need.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ahead {
     pub(super) image: ImageId,
@@ -61,6 +61,10 @@ pub(super) struct Ahead {
 pub(super) struct Running {
     pub(super) image: ImageId,
     pub(super) start: u64,
+    /// What had arrived when the link's rate last changed, and when that was.
+    pub(super) arrived: u64,
+    pub(super) since: u64,
+    /// When it ends as far as is known.
     pub(super) ends: u64,
 }
 
@@ -101,7 +105,7 @@ impl Planner {
     }
 
     /// When the image leaves, with all requests in force.
-    fn leaves(&self, image: &ImageState) -> u64 {
+    pub(super) fn leaves(&self, image: &ImageState) -> u64 {
         let last = image
             .needed
             .last()
@@ -110,7 +114,7 @@ impl Planner {
     }
 
     /// The load of an image that is not here, with all its requests.
-    pub(super) fn work(&self, image: &ImageState) -> Option<Work> {
+    fn work(&self, image: &ImageState) -> Option<Work> {
         let (deadline, _) = *image.needed.first()?;
         Some(Work {
             size: image.size,
@@ -120,16 +124,16 @@ impl Planner {
         })
     }
 
-    /// What is on the stage in whole, by departure.
-    pub(super) fn held(&self) -> Vec<Held> {
-        let running = self.running.map(|running| running.image);
+    /// What is on the stage in whole, by departure, if one more request is in force.
+    pub(super) fn in_whole(&self, also: Option<&Request>) -> Vec<Held> {
+        let running = self.loading();
         let here = self
             .images
             .iter()
             .filter(|(id, image)| image.is_here && Some(**id) != running);
         let mut held: Vec<_> = here
-            .map(|(_, image)| Held {
-                leaves: self.leaves(image),
+            .map(|(id, image)| Held {
+                leaves: self.leaves_with(*id, image, also),
                 size: image.size,
             })
             .collect();
@@ -137,55 +141,60 @@ impl Planner {
         held
     }
 
-    /// The load under way as the first of the plan: its start stands.
-    fn under_way(&self) -> Option<Work> {
-        let running = self.running?;
-        let image = self.images.get(&running.image)?;
-        Some(Work {
-            size: image.size,
-            loading: running.ends - running.start,
-            // What it was loaded for may be past; whether it is late is not asked here.
-            deadline: u64::MAX,
-            leaves: self.leaves(image).max(running.ends),
-        })
+    /// What the loads ahead will find on the stage, by departure: also the image whose load is under way.
+    pub(super) fn held(&self, also: Option<&Request>) -> Vec<Held> {
+        let mut held = self.in_whole(also);
+        if let Some(running) = self.running
+            && let Some(image) = self.images.get(&running.image)
+        {
+            let leaves = self.leaves_with(running.image, image, also);
+            held.push(Held {
+                leaves: leaves.max(running.ends),
+                size: image.size,
+            });
+            held.sort_unstable();
+        }
+        held
     }
 
-    /// The starts of loads in an order, beside what is held; the obstacle's place is among `works`.
-    pub(super) fn starts(&self, held: &[Held], works: &[Ahead]) -> Result<Vec<u64>, Obstacle> {
-        let under_way = self.under_way();
-        let mut all: Vec<_> = under_way.into_iter().collect();
-        all.extend(works.iter().map(|ahead| ahead.work));
-        let before = all.len() - works.len();
-        let timeline = Timeline {
+    fn leaves_with(&self, id: ImageId, image: &ImageState, also: Option<&Request>) -> u64 {
+        let also = also.filter(|request| request.image == id);
+        let also = also.map_or(0, |request| request.due + self.site.unload);
+        self.leaves(image).max(also)
+    }
+
+    /// From when the link is free for the loads ahead.
+    pub(super) fn free_from(&self) -> u64 {
+        self.running
+            .map_or(self.now, |running| running.ends.max(self.now))
+    }
+
+    /// The site as the loads ahead find it.
+    pub(super) fn timeline<'a>(&self, held: &'a [Held]) -> Timeline<'a> {
+        Timeline {
             model: self.site.model,
             capacity: self.site.capacity,
-            free_from: self.running.map_or(self.now, |running| running.start),
+            free_from: self.free_from(),
             held,
             rate: Some(self.site.rate),
-        };
-        let mut starts = timeline.earliest(&all).map_err(|obstacle| match obstacle {
-            Obstacle::Late(place) => Obstacle::Late(place.saturating_sub(before)),
-            Obstacle::Full(place) => Obstacle::Full(place.saturating_sub(before)),
-        })?;
-        if self
-            .running
-            .is_some_and(|running| starts.first() != Some(&running.start))
-        {
-            return Err(Obstacle::Full(0));
         }
-        starts.drain(..before);
-        Ok(starts)
     }
 
-    /// Takes a plan with its starts.
-    pub(super) fn adopt(&mut self, mut works: Vec<Ahead>, starts: Vec<u64>) {
-        for (ahead, start) in works.iter_mut().zip(starts) {
+    /// The loads ahead, without images and starts.
+    pub(super) fn works(&self) -> Vec<Work> {
+        self.ahead.iter().map(|ahead| ahead.work).collect()
+    }
+
+    /// Makes each load ahead start as early as the order allows.
+    pub(super) fn retime(&mut self) -> Result<(), Obstacle> {
+        let starts = self.timeline(&self.held(None)).earliest(&self.works())?;
+        for (ahead, start) in self.ahead.iter_mut().zip(starts) {
             ahead.start = start;
         }
-        self.ahead = works;
+        Ok(())
     }
 
-    /// Takes a request out of force; its image is forgotten if it is neither here nor needed.
+    /// Takes a request out of force; its image is forgotten if it is neither here nor needed. The plan must be timed again.
     pub(super) fn remove(&mut self, id: RequestId) -> Option<Request> {
         let request = self.requests.remove(&id)?;
         let image = self.images.get_mut(&request.image)?;
@@ -193,6 +202,7 @@ impl Planner {
         if image.needed.is_empty() && !image.is_here {
             self.images.remove(&request.image);
         }
+        self.renew(request.image);
         Some(request)
     }
 
@@ -204,31 +214,34 @@ impl Planner {
         self.requests.insert(request.id, request);
     }
 
-    /// The loads ahead after requests came or went: the same order, new ones by their deadlines.
-    pub(super) fn renewed(&self) -> Vec<Ahead> {
-        let is_planned: BTreeSet<_> = self.ahead.iter().map(|ahead| ahead.image).collect();
-        let renew = |id: ImageId| {
-            let image = self.images.get(&id).filter(|image| !image.is_here)?;
-            let work = self.work(image)?;
-            Some(Ahead {
-                image: id,
-                work,
-                start: 0,
-            })
+    /// The load of an image, if it is planned, is for those who need it now.
+    fn renew(&mut self, image: ImageId) {
+        let Some(place) = self.place_of(image) else {
+            return;
         };
-        let mut works: Vec<_> = self
-            .ahead
-            .iter()
-            .filter_map(|ahead| renew(ahead.image))
-            .collect();
-        for id in self.images.keys().filter(|id| !is_planned.contains(id)) {
-            if let Some(ahead) = renew(*id) {
-                let place = works
-                    .partition_point(|other: &Ahead| other.work.deadline <= ahead.work.deadline);
-                works.insert(place, ahead);
+        match self.images.get(&image).and_then(|state| self.work(state)) {
+            Some(work) => self.ahead[place].work = work,
+            None => {
+                self.ahead.remove(place);
             }
         }
-        works
+    }
+
+    /// Where the load of an image is in the plan.
+    pub(super) fn place_of(&self, image: ImageId) -> Option<usize> {
+        self.ahead.iter().position(|ahead| ahead.image == image)
+    }
+
+    /// Puts the load of an image, with all who need it, at a place of the plan or at the one by its deadline; the plan must be timed again.
+    pub(super) fn plan_load(&mut self, image: ImageId, place: Option<usize>) {
+        let Some(work) = self.images.get(&image).and_then(|state| self.work(state)) else {
+            return;
+        };
+        let is_later = |other: &Ahead| other.work.deadline > work.deadline;
+        let home = self.ahead.iter().position(is_later);
+        let place = place.or(home).unwrap_or(self.ahead.len());
+        let start = self.now;
+        self.ahead.insert(place, Ahead { image, work, start });
     }
 }
 
