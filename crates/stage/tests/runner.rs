@@ -16,6 +16,8 @@ mod facts;
 mod integral;
 #[path = "runner/planner.rs"]
 mod planner;
+#[path = "runner/promises.rs"]
+mod promises;
 #[path = "runner/shared.rs"]
 mod shared;
 #[path = "runner/small.rs"]

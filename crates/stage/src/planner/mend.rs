@@ -7,8 +7,7 @@
 use std::cmp::Reverse;
 
 use super::rivals::Rivals;
-use super::world::broken;
-use super::{Cause, ImageId, Planner, Request, RequestId, Step};
+use super::{ImageId, Planner, Request, RequestId};
 use crate::timeline::{Obstacle, Pass};
 
 /// Who is given up before others: the least. All requests for an image together.
@@ -26,21 +25,22 @@ enum Victim {
 }
 
 impl Planner {
-    /// Gives up requests until the plan holds again, then takes those back that still fit.
-    pub(super) fn mend(&mut self, step: &mut Step, cause: Cause) {
+    /// Gives up requests until the plan holds again, takes those back that still fit, and tells the others.
+    pub(super) fn mend(&mut self) -> Vec<Request> {
         if self.retime().is_ok() {
-            return;
+            return Vec::new();
         }
         let given_up = Mending::of(self).until_it_holds();
         let timed = self.retime();
         debug_assert!(timed.is_ok(), "enough has been given up");
-        for request in self.take_back(given_up) {
-            step.broken.push(broken(&request, cause));
-        }
+        self.take_back(given_up)
     }
 
     /// Those that do not fit. One with a promise may displace others without.
-    fn take_back(&mut self, mut given_up: Vec<Request>) -> Vec<Request> {
+    pub(super) fn take_back(&mut self, mut given_up: Vec<Request>) -> Vec<Request> {
+        if given_up.is_empty() {
+            return given_up;
+        }
         given_up.sort_by_key(|request| (!request.promise, Reverse(request.weight), request.id));
         let with_promise = given_up.partition_point(|request| request.promise);
         let mut without = given_up.split_off(with_promise);

@@ -104,6 +104,12 @@ impl Planner {
         self.running.map(|running| running.image)
     }
 
+    /// When the load under way ends as far as is known; beyond [`LIMIT`] while the link is down.
+    #[must_use]
+    pub fn load_ends(&self) -> Option<u64> {
+        self.running.map(|running| running.ends)
+    }
+
     /// When the image leaves, with all requests in force.
     pub(super) fn leaves(&self, image: &ImageState) -> u64 {
         let last = image

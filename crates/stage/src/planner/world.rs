@@ -33,8 +33,7 @@ impl Planner {
 
     /// The link brings another number of bytes in a unit of time from now on; 0 while it is down.
     pub fn bandwidth_changed(&mut self, rate: u64, now: u64) -> Step {
-        let mut step = self.until(now, Cause::LoadLate);
-        self.mend(&mut step, Cause::LoadLate);
+        let step = self.until(now, Cause::LoadLate);
         self.change_rate(rate);
         self.go_on(step, Cause::LinkChanged)
     }
@@ -56,9 +55,7 @@ impl Planner {
 
     /// What follows from now on.
     fn go_on(&mut self, mut step: Step, cause: Cause) -> Step {
-        self.mend(&mut step, cause);
-        // Whoever was given up may have been the last to need an image that is here.
-        self.evict(&mut step);
+        self.give_up(&mut step, cause);
         self.start(&mut step);
         step.next = self.next();
         step
@@ -84,6 +81,34 @@ impl Planner {
                 _ => step.broken.push(broken(&request, cause)),
             }
         }
+    }
+
+    /// Whom neither the load under way nor those ahead can serve any more.
+    fn give_up(&mut self, step: &mut Step, cause: Cause) {
+        for request in self.too_late_for_running() {
+            self.remove(request.id);
+            step.broken.push(broken(&request, cause));
+        }
+        let lost = self.mend();
+        // Whoever was given up may have been the last to need an image that is here; it can be loaded again later.
+        self.evict(step);
+        let lost = self.take_back(lost);
+        self.evict(step);
+        let lost = lost.iter().map(|request| broken(request, cause));
+        step.broken.extend(lost);
+    }
+
+    fn too_late_for_running(&self) -> Vec<Request> {
+        let Some(running) = self.running else {
+            return Vec::new();
+        };
+        let needed = self.images.get(&running.image).map(|image| &image.needed);
+        let late = needed
+            .into_iter()
+            .flatten()
+            .take_while(|(due, _)| *due < running.ends);
+        late.filter_map(|(_, id)| self.requests.get(id).copied())
+            .collect()
     }
 
     fn evict(&mut self, step: &mut Step) {
@@ -133,7 +158,7 @@ impl Planner {
     }
 }
 
-pub(super) const fn broken(request: &Request, cause: Cause) -> Broken {
+const fn broken(request: &Request, cause: Cause) -> Broken {
     Broken {
         request: request.id,
         promise: request.promise,

@@ -361,3 +361,47 @@ fn requests_out_of_range_are_refused() {
     );
     assert_eq!(planner.cancel(9), Err(RequestError::Unknown(9)));
 }
+
+#[test]
+fn a_faster_link_breaks_nothing() {
+    let site = Site {
+        model: Model::Continuous,
+        ..SITE
+    };
+    let mut planner = Planner::new(site, 0).unwrap();
+    planner.offer(wanted(1, 6, 10, 1, true)).unwrap();
+    planner.advance(0);
+    planner.loaded(1, 6);
+    planner.offer(wanted(2, 8, 20, 1, true)).unwrap();
+    planner.offer(wanted(3, 5, 30, 1, true)).unwrap();
+    assert_eq!(planner.advance(6).start, Some(2));
+    // Beside the first image there is room for four bytes until 10: from then on, the other four take two.
+    let step = planner.bandwidth_changed(2, 7);
+    assert_eq!(step.broken, []);
+    assert_eq!(planner.load_ends(), Some(12));
+}
+
+#[test]
+fn a_promise_that_the_load_under_way_cannot_keep_is_broken_at_once() {
+    let mut planner = Planner::new(SITE, 0).unwrap();
+    planner.offer(wanted(1, 6, 7, 1, true)).unwrap();
+    planner.advance(0);
+    let step = planner.bandwidth_changed(0, 2);
+    let causes: Vec<_> = step
+        .broken
+        .iter()
+        .map(|broken| (broken.request, broken.cause))
+        .collect();
+    assert_eq!(causes, [(1, Cause::LinkChanged)]);
+}
+
+#[test]
+fn a_promise_is_kept_before_a_heavier_request_without_one() {
+    let mut planner = Planner::new(SITE, 0).unwrap();
+    planner.offer(wanted(1, 5, 12, 100, false)).unwrap();
+    planner.offer(wanted(2, 5, 12, 1, true)).unwrap();
+    assert_eq!(planner.advance(0).start, Some(1));
+    let step = planner.load_failed(1, 4);
+    let broken: Vec<_> = step.broken.iter().map(|broken| broken.request).collect();
+    assert_eq!((broken, step.start), (vec![1], Some(2)));
+}
