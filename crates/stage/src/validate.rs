@@ -143,7 +143,7 @@ pub(crate) fn on_the_stage(
     let before = instance.staged().iter().map(|image| u128::from(image.size));
     let before = before.sum();
     let capacity = u128::from(instance.capacity());
-    let events = events(instance, loads);
+    let events = events(instance, &loads);
     match model {
         Model::Continuous => continuous(capacity, before, &events),
         Model::Integral => integral(capacity, before, &events),
@@ -153,7 +153,7 @@ pub(crate) fn on_the_stage(
 type Event = (u64, Moment, Placed);
 
 /// Everything that happens, in order.
-fn events(instance: &Instance, loads: Vec<Placed>) -> Vec<Event> {
+fn events(instance: &Instance, loads: &[Placed]) -> Vec<Event> {
     let leaving = instance.staged().iter().map(|image| {
         let at = instance.leaves_on_link(image.due);
         let gone = Placed {
@@ -164,17 +164,15 @@ fn events(instance: &Instance, loads: Vec<Placed>) -> Vec<Event> {
         };
         (at, Moment::Leaves, gone)
     });
-    let mut events: Vec<_> = loads
-        .into_iter()
-        .flat_map(|load| {
-            [
-                (load.start, Moment::Starts, load),
-                (load.start + load.loading, Moment::Ends, load),
-                (load.leaves, Moment::Leaves, load),
-            ]
-        })
-        .chain(leaving)
-        .collect();
+    // Loads come in the order of their starts, so each of these lists is sorted or nearly so, which makes it quick to sort them together.
+    let starts = loads.iter().map(|load| (load.start, Moment::Starts, *load));
+    let ends = loads
+        .iter()
+        .map(|load| (load.start + load.loading, Moment::Ends, *load));
+    let leaves = loads
+        .iter()
+        .map(|load| (load.leaves, Moment::Leaves, *load));
+    let mut events: Vec<_> = starts.chain(ends).chain(leaves).chain(leaving).collect();
     events.sort_by_key(|(at, moment, _)| (*at, *moment));
     events
 }

@@ -22,6 +22,16 @@ pub(crate) enum Id {
     Text(String),
 }
 
+impl Id {
+    /// Numbers that count up, as most files have them, cannot name anything twice.
+    fn is_less_than(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Number(one), Self::Number(other)) => one.as_u64() < other.as_u64(),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -70,7 +80,7 @@ pub(crate) struct Job {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) load_time: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) image: Option<Id>,
+    pub(crate) image: Option<Box<Id>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) layers: Option<Vec<(Id, u64)>>,
 }
@@ -162,10 +172,13 @@ pub(crate) struct Named {
 impl Named {
     /// Reads a file and checks it.
     pub(crate) fn read(path: &Path) -> Outcome<Self> {
+        let about = |failure: Failure| failure.about(path.display());
         let bytes = read(path)?;
-        let draft: Draft = serde_json::from_slice(&bytes)
-            .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
-        Self::new(draft).map_err(|failure| failure.about(path.display()))
+        // Looked at once for all strings in it.
+        let text = std::str::from_utf8(&bytes).map_err(|error| about(Failure::user(error)))?;
+        let draft: Draft =
+            serde_json::from_str(text).map_err(|error| about(Failure::user(error)))?;
+        Self::new(draft).map_err(about)
     }
 
     /// Checks an instance as written down.
@@ -175,7 +188,7 @@ impl Named {
         let is_shared = draft.jobs.iter().any(|job| job.layers.is_some());
         match is_shared || shares_images(&draft.jobs) {
             true => shared(&site, draft.jobs),
-            false => plain(&draft),
+            false => plain(draft),
         }
     }
 
@@ -199,6 +212,9 @@ pub(crate) fn read(path: &Path) -> Outcome<Vec<u8>> {
 }
 
 fn no_id_twice(jobs: &[Job]) -> Outcome {
+    if jobs.is_sorted_by(|one, next| one.id.is_less_than(&next.id)) {
+        return Ok(());
+    }
     let mut seen = HashSet::with_capacity(jobs.len());
     match jobs.iter().find(|job| !seen.insert(&job.id)) {
         Some(job) => Err(Failure::user(format!("jobs: id {} is given twice", job.id))
@@ -229,11 +245,11 @@ fn with_site(draft: &Draft, plain: Instance) -> Outcome<Instance> {
 
 fn shares_images(jobs: &[Job]) -> bool {
     let mut seen = HashSet::new();
-    let mut images = jobs.iter().filter_map(|job| job.image.as_ref());
+    let mut images = jobs.iter().filter_map(|job| job.image.as_deref());
     images.any(|image| !seen.insert(image))
 }
 
-fn plain(draft: &Draft) -> Outcome<Named> {
+fn plain(draft: Draft) -> Outcome<Named> {
     let reservation = |job: &Job| Reservation {
         load_time: job.load_time,
         ..Reservation::new(job.size, job.due, job.weight)
@@ -241,8 +257,8 @@ fn plain(draft: &Draft) -> Outcome<Named> {
     let reservations = draft.jobs.iter().map(reservation).collect();
     let instance = Instance::new(draft.capacity, reservations).map_err(Failure::user)?;
     Ok(Named {
-        problem: Problem::Plain(with_site(draft, instance)?),
-        jobs: draft.jobs.iter().map(|job| job.id.clone()).collect(),
+        problem: Problem::Plain(with_site(&draft, instance)?),
+        jobs: draft.jobs.into_iter().map(|job| job.id).collect(),
         images: Vec::new(),
         layers: Vec::new(),
     })

@@ -10,7 +10,7 @@ use super::file::{Draft, Id, Job};
 use crate::failure::{Failure, Outcome};
 
 /// Megabytes: the link brings one in a millisecond, so that times are in milliseconds.
-const GB: u64 = 1_000;
+pub(super) const GB: u64 = 1_000;
 /// Work asked for in a second over work that the link does in a second.
 const OFFERED_LOAD: f64 = 1.47;
 const PAPER_SIZES: [u64; 3] = [3 * GB, 10 * GB, 30 * GB];
@@ -152,7 +152,7 @@ fn finish(draft: &mut Draft, chance: &mut ChaCha8Rng, kind: Kind) {
             for job in &mut draft.jobs {
                 let image = chance.random_range(0..images);
                 job.size = sizes[image];
-                job.image = Some(Id::Text(format!("image-{image}")));
+                job.image = Some(Box::new(Id::Text(format!("image-{image}"))));
             }
         }
         Kind::Layers => draft.jobs.iter_mut().for_each(|job| layers(job, chance)),
