@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the figures of the README, each measured beside what it is compared with.
 //!
 //! A bench is an example of the crate whose work it measures, or a measurement of the `mutual` program by itself; all are built for release.
+//! `milp` is a package of its own in `bench/`, so that nothing else has to build HiGHS.
 //! It prints its own table; this command adds what a reader needs to repeat it: the machine and the command line.
 
 use std::time::Instant;
@@ -31,18 +32,25 @@ enum Bench {
     Latency,
     /// Memory and processor time of an agent without work
     Idle,
-    /// All of them, one after the other
+    /// Planning what to stage: times with their growth, memory, proofs and bounds
+    Staging,
+    /// The exact staging search beside HiGHS, which needs CMake, a C++ compiler and libclang, and minutes to build
+    Milp,
+    /// All of them but `milp`, one after the other
     All,
 }
 
-/// Every bench but `all`.
-const EACH: [Bench; 5] = [
+/// Every bench but `all`, and `milp`, which needs more than cargo and a C compiler.
+const EACH: [Bench; 6] = [
     Bench::Claims,
     Bench::Container,
     Bench::Transfer,
     Bench::Latency,
     Bench::Idle,
+    Bench::Staging,
 ];
+
+const MILP_NEEDS: &str = "the first build of HiGHS takes minutes; it needs what `apt install cmake g++ libclang-dev` brings";
 
 impl Bench {
     fn chosen(self) -> Vec<Self> {
@@ -61,6 +69,8 @@ impl Bench {
             Self::Transfer => &["--package", "mutual-node", "--example", "transfer", "--"],
             Self::Latency => &["--", "measure", "latency"],
             Self::Idle => &["--", "measure", "idle"],
+            Self::Staging => &["--", "stage", "bench"],
+            Self::Milp => &["--manifest-path", "bench/Cargo.toml", "--"],
             Self::All => &[],
         }
     }
@@ -68,6 +78,9 @@ impl Bench {
 
 pub(crate) fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     println!("on {}", machine::line());
+    if args.bench == Bench::Milp {
+        println!("{MILP_NEEDS}");
+    }
     for bench in args.bench.chosen() {
         let start = Instant::now();
         let command = workspace
