@@ -16,3 +16,5 @@ mod org;
 mod program;
 #[path = "runner/stage.rs"]
 mod stage;
+#[path = "runner/stage_input.rs"]
+mod stage_input;

@@ -14,7 +14,6 @@ use crate::scratch::Scratch;
 
 mod idle;
 mod latency;
-mod spread;
 
 /// Tasks at once on each agent: more than ever run here.
 const SLOTS: u32 = 8;

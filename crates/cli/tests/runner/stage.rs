@@ -220,15 +220,58 @@ fn the_experiment_tells_tables_documents_and_pictures() {
         let reached = |name: &str| {
             let all = row["reached"].as_array().unwrap().iter();
             let one = all.clone().find(|one| one["algorithm"] == name).unwrap();
-            one["mean_percent"].as_f64().unwrap()
+            one["percent"]["mean"].as_f64().unwrap()
         };
         assert!(reached("best found") >= reached("refilled"));
         assert!(reached("continuous") >= reached("best found"));
         assert!(reached("refilled") >= reached("forest"));
+        assert!(reached("integral bound") >= reached("best found"));
+        assert!(row["reached"][0]["percent"]["confidence"].as_f64().unwrap() >= 0.0);
+        if row["proved"] == 2 {
+            assert_eq!(row["optimum_percent"]["mean"], reached("best found"));
+        }
     }
     assert!(place.path("plots/staging.svg").exists() && place.path("plots/staging.png").exists());
     let text = place.run(&[&["experiment", "staging"], &few[..]].concat());
     assert!(text.stdout.contains("backward EDD"), "{}", text.all());
     let missing = place.run(&["experiment", "staging", "--sizes", "sizes.csv:size"]);
     assert_eq!(missing.code, 64, "{}", missing.all());
+}
+
+#[test]
+fn the_bench_prints_lines_or_a_document() {
+    let place = Place::new();
+    let few = [
+        "stage",
+        "bench",
+        "--jobs",
+        "1000",
+        "--repeats",
+        "1",
+        "--budget",
+        "50ms",
+    ];
+    let report = place.run(&[&["--json"], &few[..]].concat()).json();
+    let rows = |name: &str| report[name].as_array().unwrap().len();
+    assert_eq!((rows("growth"), rows("memory"), rows("files")), (3, 0, 0));
+    assert_eq!(report["integral"][0]["goal_ms"]["below"], 1_000.0);
+    assert_eq!(report["offers"]["goal_ms"]["below"], 5.0);
+    for row in report["growth"].as_array().unwrap() {
+        assert!(row["median_ms"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    let text = place.run(&few);
+    assert!(text.stdout.contains("goal < 5 ms"), "{}", text.all());
+}
+
+#[test]
+fn a_process_measures_its_own_memory() {
+    let place = Place::new();
+    let measured = place
+        .run(&["stage", "bench", "--memory-of", "50000"])
+        .json();
+    let bytes = |field: &str| measured[field].as_u64().unwrap();
+    assert!(
+        bytes("peak_bytes") > 50_000 && bytes("instance_bytes") > 50_000,
+        "{measured}"
+    );
 }

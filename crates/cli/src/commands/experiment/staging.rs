@@ -5,6 +5,7 @@
 //! the user names, sizes are drawn from real images and due dates from real requests, their times scaled to the same load.
 
 mod chart;
+mod column;
 mod run;
 mod table;
 mod workload;
@@ -43,23 +44,29 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE:COLUMN")]
     times: Option<String>,
     /// When each exact search stops
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     budget: Duration,
     /// Draw the results: staging.svg and staging.png in this directory
     #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
 }
 
+/// Over seeds.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Mean {
+    mean: f64,
+    /// Half the width of the 95 % confidence interval; one instance has none.
+    confidence: Option<f64>,
+}
+
 /// What an algorithm reached on stages of one size.
 #[derive(Debug, Serialize)]
 struct Reached {
     algorithm: &'static str,
-    /// Percent of the total weight: mean over seeds, and half the width of its 95 % confidence interval.
-    mean_percent: f64,
-    confidence_percent: f64,
-    /// Mean of the difference to backward EDD on the same instances, in percent of that, with its confidence.
-    over_backward_edd_percent: f64,
-    over_backward_edd_confidence: f64,
+    /// Of the total weight.
+    percent: Mean,
+    /// The difference to backward EDD on the same instances, in percent of that.
+    over_backward_edd_percent: Mean,
 }
 
 /// All algorithms on stages of one size.
@@ -67,7 +74,8 @@ struct Reached {
 struct Row {
     capacity_gb: f64,
     reached: Vec<Reached>,
-    /// Instances whose integral optimum is proved.
+    /// Of those instances whose integral optimum is proved.
+    optimum_percent: Option<Mean>,
     proved: usize,
     /// Greatest time of a search.
     search_ms_max: f64,
@@ -93,10 +101,17 @@ pub(crate) fn run(session: &Session, args: &Args) -> Outcome {
     }
     let workload = Workload::new(args)?;
     let mut rows = Vec::new();
+    let busy = session.output.spinner("measuring");
     for capacity_gb in workload.capacities_gb(&args.capacities)? {
-        session.output.note(format!("stage of {capacity_gb:.1} GB"));
-        rows.push(run::row(args, &workload, capacity_gb)?);
+        let row = run::row(args, &workload, capacity_gb, &busy)?;
+        let done = format!(
+            "stage of {capacity_gb:.1} GB: {} of {} proved",
+            row.proved, args.seeds
+        );
+        busy.suspend(|| session.output.note(done));
+        rows.push(row);
     }
+    busy.finish_and_clear();
     let report = Report {
         seeds: args.seeds,
         requests: args.requests,

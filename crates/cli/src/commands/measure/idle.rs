@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::spread::Spread;
 use crate::args::Session;
 use crate::commands::demo::cloud::Cloud;
+use crate::commands::spread::Spread;
+use crate::commands::status;
 use crate::failure::{Failure, Outcome};
 use crate::output::{table, table_text};
 
@@ -76,7 +77,7 @@ fn usage(root: u32) -> Outcome<Usage> {
         // Fields 14 and 15 of proc(5), counted here from the third one: user and system time.
         let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok());
         total.cpu_ticks += ticks(11).unwrap_or(0) + ticks(12).unwrap_or(0);
-        let resident = resident_kib(&read(pid, "status")?);
+        let resident = status::kib(&read(pid, "status")?, "VmRSS");
         match pid == root {
             true => total.resident_kib = resident,
             false => total.resident_below_kib += resident,
@@ -124,12 +125,6 @@ fn after_name(stat: &str) -> Vec<&str> {
     rest.split_whitespace().collect()
 }
 
-fn resident_kib(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
 fn report(session: &Session, seconds: u64, rows: &[(&str, Spread)]) {
     let mut shown = table(&["IDLE AGENT", "MEDIAN", "MIN–MAX"]);
     for (what, spread) in rows {
@@ -165,7 +160,6 @@ mod tests {
         let stat = "42 (a (b) c) S 7 42 42 0 -1 4194560 1 0 0 0 13 5 0 0 20 0 1 0 1 1 1";
         assert_eq!(after_name(stat)[1], "7");
         assert_eq!((after_name(stat)[11], after_name(stat)[12]), ("13", "5"));
-        assert_eq!(resident_kib("Name:\tx\nVmRSS:\t   2048 kB\n"), 2048);
     }
 
     #[test]

@@ -14,11 +14,11 @@ use mutual_node::model::ids::JobId;
 use mutual_node::model::job::JobState;
 use serde_json::json;
 
-use super::spread::Spread;
 use crate::args::Session;
 use crate::client::Client;
 use crate::client::follow::{Follower, Line};
 use crate::commands::demo::cloud::{Cloud, NEED};
+use crate::commands::spread::Spread;
 use crate::failure::{Failure, Outcome};
 use crate::job_draft::JobDraft;
 use crate::output::{table, table_text};

@@ -1,7 +1,11 @@
 //! What `mutual stage solve` answers, and `mutual stage check` reads again.
 
+use std::fmt;
+
 use mutual_stage::shared::{ImageLoad, Shared, SharedSchedule};
 use mutual_stage::{Instance, Load, Model, Schedule};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::file::{Id, Named, Problem};
@@ -58,13 +62,41 @@ pub(crate) struct Rejected {
 
 /// What `check` reads: the answer, or its schedule alone.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub(crate) enum Given {
-    Answer {
-        schedule: Vec<Entry>,
-        model: Option<Model>,
-    },
-    Schedule(Vec<Entry>),
+pub(crate) struct Given {
+    pub(crate) schedule: Vec<Entry>,
+    pub(crate) model: Option<Model>,
+}
+
+impl Given {
+    pub(crate) fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let given = reader.deserialize_any(GivenVisitor)?;
+        reader.end()?;
+        Ok(given)
+    }
+}
+
+/// Tells both forms apart by their first bracket, so that an error within keeps its place.
+struct GivenVisitor;
+
+impl<'de> Visitor<'de> for GivenVisitor {
+    type Value = Given;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an answer with `schedule`, or a list of `{\"id\", \"start\"}`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Given, A::Error> {
+        Given::deserialize(MapAccessDeserializer::new(map))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Given, A::Error> {
+        let schedule = Vec::deserialize(SeqAccessDeserializer::new(list))?;
+        Ok(Given {
+            schedule,
+            model: None,
+        })
+    }
 }
 
 /// Either kind of schedule.

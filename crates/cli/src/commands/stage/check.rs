@@ -30,17 +30,14 @@ const DOES_NOT: u8 = 1;
 pub(crate) fn run(session: &Session, args: &Args) -> Outcome<u8> {
     let named = Named::read(&args.file)?;
     let about = |failure: Failure| failure.about(args.schedule.display());
-    let given: Given = serde_json::from_slice(&file::read(&args.schedule)?)
-        .map_err(|error| about(Failure::user(error)))?;
-    let (entries, named_model) = match given {
-        Given::Answer { schedule, model } => (schedule, model),
-        Given::Schedule(schedule) => (schedule, None),
-    };
+    let given = Given::parse(&file::read(&args.schedule)?);
+    let given = given.map_err(|error| about(Failure::user(error)))?;
+    let entries = given.schedule;
     let no_model = || {
         Failure::user("the schedule does not say its model")
             .hint("say --model continuous or integral")
     };
-    let model = args.model.or(named_model).ok_or_else(no_model)?;
+    let model = args.model.or(given.model).ok_or_else(no_model)?;
     let planned = named.planned(&entries).map_err(about)?;
     let (weight, violation) = judge(&named, model, &planned);
     let document = json!({

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use mutual_stage::shared::{Image, Shared, Task};
-use mutual_stage::{Bandwidth, Instance, Reservation, Staged};
+use mutual_stage::{Bandwidth, Instance, InstanceError, Reservation, Staged};
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -255,13 +255,32 @@ fn plain(draft: Draft) -> Outcome<Named> {
         ..Reservation::new(job.size, job.due, job.weight)
     };
     let reservations = draft.jobs.iter().map(reservation).collect();
-    let instance = Instance::new(draft.capacity, reservations).map_err(Failure::user)?;
+    let instance = Instance::new(draft.capacity, reservations);
+    let instance = instance.map_err(|error| about_job(&draft.jobs, &error))?;
     Ok(Named {
         problem: Problem::Plain(with_site(&draft, instance)?),
         jobs: draft.jobs.into_iter().map(|job| job.id).collect(),
         images: Vec::new(),
         layers: Vec::new(),
     })
+}
+
+/// The file knows reservations as jobs with ids.
+fn about_job(jobs: &[Job], error: &InstanceError) -> Failure {
+    let InstanceError::Field {
+        index,
+        field,
+        value,
+        least,
+        ..
+    } = error
+    else {
+        return Failure::user(error);
+    };
+    let id = &jobs[*index].id;
+    Failure::user(format!(
+        "job {id}: {field} is {value}: it must be from {least} to 2^62"
+    ))
 }
 
 /// Images and layers by name; each job without either has an image of its own.

@@ -1,10 +1,10 @@
 //! The picture of a schedule: loads on the link, below it the bytes on the stage against its capacity, and all due dates.
 
-use mutual_stage::shared::Shared;
+use mutual_stage::shared::{Shared, Task};
 use mutual_stage::{Instance, Model};
 
 use super::answer::Planned;
-use super::file::{Named, Problem};
+use super::file::{Id, Named, Problem};
 use super::picture::{Anchor, BLACK, Colour, GREY, LETTER_WIDTH, PALE, Picture, RED, SERIES};
 use crate::failure::Outcome;
 
@@ -22,6 +22,9 @@ const TOP: f32 = 40.0;
 const LOAD_WIDTH: usize = 6;
 const WIDTHS: std::ops::RangeInclusive<usize> = 1_200..=3_000;
 
+/// What lies on the stage. Neighbouring bars overlap a little, so nothing may shine through.
+const HELD: Colour = [195, 222, 237, 255];
+
 /// A load as it is drawn.
 struct Drawn {
     name: String,
@@ -31,12 +34,19 @@ struct Drawn {
     leaves: u64,
 }
 
+/// When a job's images are due.
+struct Due {
+    at: u64,
+    is_met: bool,
+    name: String,
+}
+
 /// Everything to draw, on the link's clock.
 struct Scene {
     loads: Vec<Drawn>,
     staged: Vec<(u64, u64)>,
-    /// Due date and whether it is met.
-    dues: Vec<(u64, bool)>,
+    /// In order.
+    dues: Vec<Due>,
     capacity: u64,
     horizon: u64,
     model: Model,
@@ -51,7 +61,7 @@ pub(crate) fn draw(named: &Named, model: Model, planned: &Planned) -> Outcome<Pi
 impl Scene {
     fn new(named: &Named, model: Model, planned: &Planned) -> Self {
         let site = named.site();
-        let (mut loads, dues) = match (&named.problem, planned) {
+        let (mut loads, mut dues) = match (&named.problem, planned) {
             (Problem::Plain(instance), Planned::Plain(schedule)) => {
                 plain(named, instance, schedule)
             }
@@ -61,13 +71,14 @@ impl Scene {
             _ => (Vec::new(), Vec::new()),
         };
         loads.sort_by_key(|load| load.start);
+        dues.sort_by_key(|due| due.at);
         let staged = site.staged().iter();
         let staged: Vec<_> = staged
             .map(|image| (site.leaves_on_link(image.due), image.size))
             .collect();
         let ends = loads.iter().map(|load| load.leaves);
         let all = ends
-            .chain(dues.iter().map(|due| due.0))
+            .chain(dues.iter().map(|due| due.at))
             .chain(staged.iter().map(|one| one.0));
         Self {
             horizon: all.max().unwrap_or(0).max(1),
@@ -145,7 +156,7 @@ impl Scene {
     }
 
     fn stage(&self, picture: &mut Picture, x: &dyn Fn(u64) -> f32, top: f32) {
-        label(picture, top + STAGE / 2.0, "stage");
+        label(picture, top + STAGE * 0.3, "on the stage");
         let scale = STAGE / (self.capacity as f64 * 1.08) as f32;
         let y = |bytes: u64| top + STAGE - bytes as f32 * scale;
         let outline: Vec<_> = self
@@ -164,11 +175,7 @@ impl Scene {
                 let height = top + STAGE - (pair[0].1 + (pair[1].1 - pair[0].1) * part);
                 let left = pair[0].0 + (pair[1].0 - pair[0].0) * step as f32 / steps as f32;
                 let width = (pair[1].0 - pair[0].0) / steps as f32;
-                picture.bar(
-                    (left, top + STAGE - height),
-                    (width + 0.4, height),
-                    [0, 114, 178, 60],
-                );
+                picture.bar((left, top + STAGE - height), (width + 0.4, height), HELD);
             }
         }
         picture.line(outline, 1.2, SERIES[0]);
@@ -188,19 +195,36 @@ impl Scene {
             capacity,
         );
         picture.line(vec![(x(0), y(0)), (x(self.horizon), y(0))], 1.0, GREY);
+        for bytes in [0, self.capacity / 2, self.capacity] {
+            let at = (LEFT - 8.0, y(bytes));
+            picture.text(at, Anchor::End, GREY, bytes.to_string());
+        }
     }
 
     fn due_dates(&self, picture: &mut Picture, x: &dyn Fn(u64) -> f32, top: f32) {
         let half = DUES / 2.0;
         label(picture, top + half / 2.0, "due, served");
         label(picture, top + half * 1.5, "not served");
-        for (due, is_met) in &self.dues {
-            let (from, tint) = match is_met {
+        for due in &self.dues {
+            let (from, tint) = match due.is_met {
                 true => (top, SERIES[2]),
                 false => (top + half, RED),
             };
-            let ends = vec![(x(*due), from + 3.0), (x(*due), from + half - 3.0)];
+            let ends = vec![(x(due.at), from + 3.0), (x(due.at), from + half - 3.0)];
             picture.line(ends, 1.4, tint);
+        }
+        self.rejected(picture, x, top + half * 1.5);
+    }
+
+    /// Names of jobs that are not served, where there is room up to the next one.
+    fn rejected(&self, picture: &mut Picture, x: &dyn Fn(u64) -> f32, y: f32) {
+        let rejected: Vec<_> = self.dues.iter().filter(|due| !due.is_met).collect();
+        for (place, due) in rejected.iter().enumerate() {
+            let end = rejected.get(place + 1).map_or(self.horizon, |next| next.at);
+            let room = x(end) - x(due.at) - 8.0;
+            if due.name.chars().count() as f32 * LETTER_WIDTH <= room {
+                picture.text((x(due.at) + 4.0, y), Anchor::Start, RED, due.name.clone());
+            }
         }
     }
 
@@ -228,7 +252,7 @@ impl Scene {
     }
 
     fn legend(&self, picture: &mut Picture, sizes: &[u64]) {
-        let served = self.dues.iter().filter(|due| due.1).count();
+        let served = self.dues.iter().filter(|due| due.is_met).count();
         let words = format!(
             "{served} of {} jobs served, {} loads, {:?} model",
             self.dues.len(),
@@ -330,7 +354,7 @@ impl<'a> Sweep<'a> {
     }
 }
 
-type Drawing = (Vec<Drawn>, Vec<(u64, bool)>);
+type Drawing = (Vec<Drawn>, Vec<Due>);
 
 fn plain(named: &Named, instance: &Instance, schedule: &mutual_stage::Schedule) -> Drawing {
     let mut met = vec![false; instance.reservations().len()];
@@ -346,12 +370,13 @@ fn plain(named: &Named, instance: &Instance, schedule: &mutual_stage::Schedule) 
         }
     });
     let loads = loads.collect();
-    let dues = met.into_iter().enumerate();
-    (
-        loads,
-        dues.map(|(job, met)| (instance.due_on_link(job), met))
-            .collect(),
-    )
+    let due = |(job, is_met)| Due {
+        at: instance.due_on_link(job),
+        is_met,
+        name: named.jobs[job].to_string(),
+    };
+    let dues = met.into_iter().enumerate().map(due);
+    (loads, dues.collect())
 }
 
 fn of_shared(
@@ -380,11 +405,13 @@ fn of_shared(
             leaves: leaves[load.image],
         }
     });
-    let dues = shared.tasks().iter().zip(met);
-    let dues = dues
-        .map(|(task, met)| (shared.site().on_link(task.due), met))
-        .collect();
-    (loads.collect(), dues)
+    let due = |((task, name), is_met): ((&Task, &Id), bool)| Due {
+        at: shared.site().on_link(task.due),
+        is_met,
+        name: name.to_string(),
+    };
+    let dues = shared.tasks().iter().zip(&named.jobs).zip(met).map(due);
+    (loads.collect(), dues.collect())
 }
 
 fn label(picture: &mut Picture, y: f32, text: &str) {

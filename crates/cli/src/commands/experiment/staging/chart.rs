@@ -1,15 +1,27 @@
 //! The experiment's picture: what is served over the size of the stage, a line for each algorithm, with confidence intervals.
 
-use super::Report;
-use super::run::ALGORITHMS;
+use super::run::{ALGORITHMS, BEST, BLIND, FOREST};
+use super::{Mean, Report};
 use crate::commands::stage::picture::{Anchor, BLACK, GREY, PALE, Picture, SERIES};
 
 const WIDTH: f32 = 1_000.0;
-const HEIGHT: f32 = 620.0;
+const HEIGHT: f32 = 660.0;
 const LEFT: f32 = 70.0;
 const RIGHT: f32 = 170.0;
 const TOP: f32 = 50.0;
-const BOTTOM: f32 = 60.0;
+const BOTTOM: f32 = 84.0;
+
+/// Named below the picture instead of drawn: blind EDD lies so far below that it would squash all others, the forest lies on other lines.
+const NOT_DRAWN: [usize; 2] = [BLIND, FOREST];
+/// Half the distance of the outermost whiskers.
+const WHISKERS: f32 = 7.0;
+
+/// Places of those algorithms that are drawn, bounds first so that others lie on them.
+fn drawn() -> impl Iterator<Item = usize> {
+    (0..ALGORITHMS.len())
+        .rev()
+        .filter(|place| !NOT_DRAWN.contains(place))
+}
 
 /// Places of what is drawn on both axes.
 struct Axes {
@@ -25,10 +37,12 @@ impl Axes {
         let (first_gb, last_gb) = capacities.fold((f64::MAX, f64::MIN), |(first, last), gb| {
             (first.min(gb), last.max(gb))
         });
-        let all = report.rows.iter().flat_map(|row| &row.reached);
-        let (least, most) = all.fold((100.0, 0.0), |(least, most): (f64, f64), reached| {
-            let (mean, half) = (reached.mean_percent, reached.confidence_percent);
-            (least.min(mean - half), most.max(mean + half))
+        let all = report
+            .rows
+            .iter()
+            .flat_map(|row| drawn().map(|place| ends(row.reached[place].percent)));
+        let (least, most) = all.fold((100.0, 0.0), |(least, most): (f64, f64), (low, high)| {
+            (least.min(low), most.max(high))
         });
         Self {
             first_gb,
@@ -53,10 +67,11 @@ pub(super) fn draw(report: &Report) -> Picture {
     let mut picture = Picture::new(WIDTH as u32, HEIGHT as u32);
     let axes = Axes::of(report);
     grid(&mut picture, report, &axes);
-    for place in 0..ALGORITHMS.len() {
-        series(&mut picture, report, &axes, place);
+    for (rank, place) in drawn().enumerate() {
+        series(&mut picture, report, &axes, (rank, place));
     }
     legend(&mut picture, report);
+    not_drawn(&mut picture, report);
     picture
 }
 
@@ -85,7 +100,7 @@ fn grid(picture: &mut Picture, report: &Report, axes: &Axes) {
     }
     let middle = (LEFT + WIDTH - RIGHT) / 2.0;
     picture.text(
-        (middle, HEIGHT - 18.0),
+        (middle, HEIGHT - 42.0),
         Anchor::Middle,
         BLACK,
         "size of the stage, GB",
@@ -101,28 +116,36 @@ fn grid(picture: &mut Picture, report: &Report, axes: &Axes) {
     picture.text((LEFT, 22.0), Anchor::Start, BLACK, title);
 }
 
-fn series(picture: &mut Picture, report: &Report, axes: &Axes, place: usize) {
-    let colour = SERIES[place % SERIES.len()];
-    let points = report.rows.iter().map(|row| {
-        let reached = &row.reached[place];
-        (axes.x(row.capacity_gb), reached)
-    });
-    let points: Vec<_> = points.collect();
-    let line = points
+fn series(picture: &mut Picture, report: &Report, axes: &Axes, (rank, place): (usize, usize)) {
+    let colour = SERIES[rank % SERIES.len()];
+    let points = report
+        .rows
         .iter()
-        .map(|(x, reached)| (*x, axes.y(reached.mean_percent)));
-    picture.line(line.collect(), 2.0, colour);
-    for (x, reached) in points {
+        .map(|row| (axes.x(row.capacity_gb), row.reached[place].percent));
+    let line = points.clone().map(|(x, percent)| (x, axes.y(percent.mean)));
+    picture.line(line.collect(), width(place), colour);
+    let steps = drawn().count().saturating_sub(1).max(1) as f32;
+    for (x, percent) in points {
         // Whiskers stand side by side.
-        let x = x + (place as f32 - 3.5) * 1.5;
-        let (mean, half) = (reached.mean_percent, reached.confidence_percent);
-        picture.line(
-            vec![(x, axes.y(mean - half)), (x, axes.y(mean + half))],
-            1.0,
-            colour,
-        );
-        picture.bar((x - 2.5, axes.y(mean) - 2.5), (5.0, 5.0), colour);
+        let x = x + WHISKERS * (2.0 * rank as f32 / steps - 1.0);
+        let (low, high) = ends(percent);
+        picture.line(vec![(x, axes.y(low)), (x, axes.y(high))], 1.0, colour);
+        picture.bar((x - 1.5, axes.y(percent.mean) - 1.5), (3.0, 3.0), colour);
     }
+}
+
+/// Bounds are broad, so that what reaches them can be seen on them.
+fn width(place: usize) -> f32 {
+    match place > BEST {
+        true => 5.0,
+        false => 2.0,
+    }
+}
+
+/// The confidence interval.
+fn ends(percent: Mean) -> (f64, f64) {
+    let half = percent.confidence.unwrap_or(0.0);
+    (percent.mean - half, percent.mean + half)
 }
 
 /// In the order of the last values, so that names stand near their lines.
@@ -130,15 +153,35 @@ fn legend(picture: &mut Picture, report: &Report) {
     let Some(last) = report.rows.last() else {
         return;
     };
-    let mut order: Vec<_> = (0..ALGORITHMS.len()).collect();
+    let mut order: Vec<_> = drawn().enumerate().collect();
     order.sort_by(|one, other| {
-        let mean = |place: usize| last.reached[place].mean_percent;
-        mean(*other).total_cmp(&mean(*one))
+        let mean = |place: usize| last.reached[place].percent.mean;
+        mean(other.1).total_cmp(&mean(one.1))
     });
-    for (row, place) in order.into_iter().enumerate() {
+    for (row, (rank, place)) in order.into_iter().enumerate() {
         let y = TOP + 20.0 + row as f32 * 22.0;
         let x = WIDTH - RIGHT + 22.0;
-        picture.bar((x, y - 2.0), (18.0, 4.0), SERIES[place % SERIES.len()]);
+        let thick = width(place) + 1.0;
+        picture.bar(
+            (x, y - thick / 2.0),
+            (18.0, thick),
+            SERIES[rank % SERIES.len()],
+        );
         picture.text((x + 26.0, y), Anchor::Start, BLACK, ALGORITHMS[place]);
     }
+}
+
+fn not_drawn(picture: &mut Picture, report: &Report) {
+    let range = |place: usize| {
+        let means = report
+            .rows
+            .iter()
+            .map(|row| row.reached[place].percent.mean);
+        let (least, most) = means.fold((f64::MAX, f64::MIN), |(least, most), mean| {
+            (least.min(mean), most.max(mean))
+        });
+        format!("{} {least:.1} to {most:.1} %", ALGORITHMS[place])
+    };
+    let words = format!("not drawn: {}", NOT_DRAWN.map(range).join(", "));
+    picture.text((LEFT, HEIGHT - 18.0), Anchor::Start, GREY, words);
 }

@@ -1,15 +1,15 @@
 //! Requests by chance, or with sizes and times from files the user names.
 
-use std::io::Read;
-use std::path::Path;
+use std::ops::RangeInclusive;
 
 use mutual_stage::{Instance, Reservation};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::Args;
+use super::column::column;
 use crate::commands::stage::poisson;
-use crate::failure::{Failure, Naming as _, Outcome};
+use crate::failure::{Failure, Outcome};
 
 /// Megabytes: the link brings one in a millisecond.
 const MB_PER_GB: f64 = 1_000.0;
@@ -17,8 +17,10 @@ const BYTES_PER_MB: f64 = 1e6;
 const PAPER_SIZES_MB: [u64; 3] = [3_000, 10_000, 30_000];
 const PAPER_CAPACITIES_GB: [f64; 7] = [40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 100.0];
 const WEIGHT_MAX: u64 = 100;
-/// Values that are read from a column at most.
-const VALUES_MAX: usize = 10_000_000;
+/// A size of nothing is no image, and one of a thousand petabytes a slip of the pen.
+const BYTES: RangeInclusive<f64> = 1.0..=1e18;
+/// Seconds of thirty thousand years.
+const SECONDS: RangeInclusive<f64> = 0.0..=1e12;
 
 /// What instances are drawn from.
 #[derive(Debug)]
@@ -34,10 +36,11 @@ pub(super) struct Workload {
 impl Workload {
     pub(super) fn new(args: &Args) -> Outcome<Self> {
         let sizes_mb = match &args.sizes {
-            Some(named) => column(named)?.into_iter().map(megabytes).collect(),
+            Some(named) => column(named, BYTES)?.into_iter().map(megabytes).collect(),
             None => PAPER_SIZES_MB.to_vec(),
         };
-        let times = args.times.as_deref().map(column).transpose()?;
+        let times = args.times.as_deref().map(|named| column(named, SECONDS));
+        let times = times.transpose()?;
         let times = times.map(|mut times| {
             times.sort_by(f64::total_cmp);
             times
@@ -115,43 +118,4 @@ impl Workload {
 
 fn megabytes(bytes: f64) -> u64 {
     ((bytes / BYTES_PER_MB).round() as u64).max(1)
-}
-
-/// The numbers of `FILE:COLUMN` that are above or equal to 0; empty cells are passed over.
-fn column(named: &str) -> Outcome<Vec<f64>> {
-    let (path, column) = named.rsplit_once(':').ok_or_else(|| {
-        Failure::user(format!("{named}: no column is named")).hint("write FILE:COLUMN")
-    })?;
-    let file = std::fs::File::open(path).naming(path)?;
-    let reader: Box<dyn Read> = match Path::new(path).extension().is_some_and(|end| end == "gz") {
-        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        false => Box::new(file),
-    };
-    let mut rows = csv::Reader::from_reader(reader);
-    let wrong = |error: csv::Error| Failure::user(format!("{path}: {error}"));
-    let headers = rows.headers().map_err(wrong)?.clone();
-    let place = headers.iter().position(|header| header == column);
-    let place = place.ok_or_else(|| {
-        let names: Vec<_> = headers.iter().collect();
-        Failure::user(format!("{path}: there is no column {column}")).hint(names.join(", "))
-    })?;
-    let mut values = Vec::new();
-    for row in rows.records().take(VALUES_MAX) {
-        let row = row.map_err(wrong)?;
-        let cell = row.get(place).unwrap_or("").trim();
-        if cell.is_empty() {
-            continue;
-        }
-        let value: f64 = cell.parse().unwrap_or(f64::NAN);
-        if !(value.is_finite() && value >= 0.0) {
-            return Err(Failure::user(format!(
-                "{path}: {column} is {cell}, not a number from 0 on"
-            )));
-        }
-        values.push(value);
-    }
-    match values.is_empty() {
-        true => Err(Failure::user(format!("{path}: {column} holds no numbers"))),
-        false => Ok(values),
-    }
 }

@@ -2,17 +2,17 @@
 
 /// Measurements in order.
 #[derive(Debug, Clone)]
-pub(super) struct Spread(Vec<f64>);
+pub(crate) struct Spread(Vec<f64>);
 
 impl Spread {
     /// At least one measurement; none of them is NaN.
-    pub(super) fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         Self(values)
     }
 
     /// The smallest value that `percent` of all do not exceed (nearest rank).
-    pub(super) fn percentile(&self, percent: usize) -> f64 {
+    pub(crate) fn percentile(&self, percent: usize) -> f64 {
         let rank = (self.0.len() * percent).div_ceil(100);
         self.0
             .get(rank.saturating_sub(1))
@@ -20,11 +20,11 @@ impl Spread {
             .unwrap_or(f64::NAN)
     }
 
-    pub(super) fn least(&self) -> f64 {
+    pub(crate) fn least(&self) -> f64 {
         self.0.first().copied().unwrap_or(f64::NAN)
     }
 
-    pub(super) fn greatest(&self) -> f64 {
+    pub(crate) fn greatest(&self) -> f64 {
         self.0.last().copied().unwrap_or(f64::NAN)
     }
 }
