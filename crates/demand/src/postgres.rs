@@ -1,13 +1,14 @@
 //! A demand store in PostgreSQL, for more than one demand server.
 //!
 //! Each operation is one short transaction at read committed on one of a few pooled connections;
-//! the database commits those of different connections together. Row locks carry the promises: a
+//! the database commits those of different connections together. What happens to each task — submitting it, claiming it,
+//! finishing it — is one statement and one round trip where nothing is unusual. Row locks carry the promises: a
 //! claim takes only rows that nobody else has locked (`FOR UPDATE SKIP LOCKED`), whoever ends
 //! another's claims locks the lease row before its jobs, and what a holder says is one conditional
 //! statement. The database's clock, `store_now()`, decides everything.
 //!
 //! **What a lost connection means** (DESIGN §3.12): before `COMMIT` was sent, nothing happened;
-//! after it, and after a warning that the wait for a standby was cut short, nobody knows. A
+//! after it, after a statement that commits by itself, and after a warning that the wait for a standby was cut short, nobody knows. A
 //! statement is never cancelled: the connection is dropped instead.
 //!
 //! The epoch is a stored row. It is renewed when a connection finds another system identifier or
@@ -91,9 +92,19 @@ impl PostgresStore {
         T: Send + 'static,
         A: Send + Sync + 'static,
     {
-        let (pool, changes) = (Arc::clone(&self.pool), Arc::clone(&self.changes));
+        let pool = Arc::clone(&self.pool);
+        let operation = async move { work::transact(&pool, &given, operate).await };
+        self.to_the_end(kind, operation).await
+    }
+
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        kind: Kind,
+        operation: impl Future<Output = StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
+        let changes = Arc::clone(&self.changes);
         let task = tokio::spawn(async move {
-            let outcome = work::transact(&pool, &given, operate).await;
+            let outcome = operation.await;
             if kind == Kind::Writes && outcome.is_ok() {
                 changes.announce();
             }
@@ -117,6 +128,11 @@ impl DemandStore for PostgresStore {
     async fn submit(&self, who: &Principal, tasks: Vec<Submission>) -> StoreResult<Vec<Submitted>> {
         rights::require(who, Right::Submit)?;
         bounds::submissions(&tasks, who.node.as_ref())?;
+        if let [task] = tasks.as_slice() {
+            let (pool, who, task) = (Arc::clone(&self.pool), who.clone(), task.clone());
+            let operation = async move { jobs::submit_one(&pool, &who, &task).await };
+            return self.to_the_end(Kind::Writes, operation).await;
+        }
         self.run(Kind::Writes, (who.clone(), tasks), |work, (who, tasks)| {
             Box::pin(jobs::submit(work, who, tasks))
         })
@@ -167,12 +183,9 @@ impl DemandStore for PostgresStore {
     async fn try_claim(&self, who: &Principal, request: ClaimRequest) -> StoreResult<ClaimReply> {
         rights::worker(who)?;
         bounds::claim(&request)?;
-        self.run(
-            Kind::Writes,
-            (who.clone(), request),
-            |work, (who, request)| Box::pin(claims::try_claim(work, who, request)),
-        )
-        .await
+        let (pool, who) = (Arc::clone(&self.pool), who.clone());
+        let operation = async move { claims::claim(&pool, who, request).await };
+        self.to_the_end(Kind::Writes, operation).await
     }
 
     async fn renew(&self, who: &Principal, request: RenewRequest) -> StoreResult<RenewReply> {
@@ -221,10 +234,10 @@ impl DemandStore for PostgresStore {
         if count == 0 {
             return refused.with(0, Ok(Vec::new()));
         }
-        let ended = self.run(Kind::Writes, tried, |work, endings| {
-            Box::pin(ends::finish_many(work, endings))
-        });
-        refused.with(count, ended.await)
+        let pool = Arc::clone(&self.pool);
+        let operation = async move { ends::finish_many(&pool, tried).await };
+        let ended = self.to_the_end(Kind::Writes, operation).await;
+        refused.with(count, ended)
     }
 
     async fn revoke(

@@ -7,27 +7,84 @@ use mutual_model::ids::{Incarnation, JobId, Nonce};
 use mutual_model::job::JobState;
 use mutual_model::lease::{Claim, Holder};
 use mutual_model::resources::Resources;
+use mutual_model::time::{UnixMillis, millis};
 use tokio_postgres::Row;
 
 use super::ends;
 use super::jobs::namespaces;
+use super::pool::Pool;
 use super::rows::{self, document, name_of, number};
 use super::session::Param;
 use super::statements as sql;
 use super::verdicts;
-use super::work::{Done, Fault, Work};
+use super::work::{self, Done, Fault, Work};
 use crate::rules::queue::{self, Packing};
 use crate::rules::{SWEEP_BY_CLAIM_MAX, UNLISTED_MAX, UNLISTED_REASON, rights};
 use crate::{
     AttemptEnd, ClaimGrant, ClaimReply, ClaimRequest, ClaimScope, HeldJob, Lost, LostReason, Phase,
-    Principal, RenewReply, RenewRequest, StoreError,
+    Principal, RenewReply, RenewRequest, StoreError, StoreResult,
 };
 
-pub(super) async fn try_claim(
-    work: &Work,
+/// Claims what fits into the offer.
+pub(super) async fn claim(
+    pool: &Pool,
+    who: Principal,
+    request: ClaimRequest,
+) -> StoreResult<ClaimReply> {
+    if let Some(reply) = claim_one(pool, &who, &request).await? {
+        return Ok(reply);
+    }
+    work::transact(pool, &(who, request), |work, (who, request)| {
+        Box::pin(try_claim(work, who, request))
+    })
+    .await
+}
+
+/// Claims in a single round trip where at most one job is wanted, of one namespace or by name. `None` if none was found,
+/// or if something has to be looked into: a repeated request, an incarnation that was declared dead.
+async fn claim_one(
+    pool: &Pool,
     who: &Principal,
     request: &ClaimRequest,
-) -> Done<ClaimReply> {
+) -> StoreResult<Option<ClaimReply>> {
+    let agent = rights::worker(who)?;
+    let offered = Offered::new(who, request)?;
+    let (statement, mut named) = match (&request.scope, offered.seen.as_slice()) {
+        (ClaimScope::Jobs(jobs), _) if jobs.len() == 1 || request.offer.slots == 1 => {
+            (sql::CLAIM_BEST_OF_THESE, offered.among_these())
+        }
+        (ClaimScope::Any, [namespace]) if request.offer.slots == 1 => {
+            (sql::CLAIM_BEST, offered.of_namespace(namespace))
+        }
+        _ => return Ok(None),
+    };
+    let lease_ms = millis(pool.config.terms.lease());
+    let (agent, nonce) = (agent.0.as_slice(), request.nonce.0.as_slice());
+    let (incarnation, lease) = (
+        request.incarnation.0.as_bytes().as_slice(),
+        number(lease_ms),
+    );
+    named.extend::<[(&'static str, Param<'_>); 5]>([
+        ("nonce", &nonce),
+        ("agent", &agent),
+        ("incarnation", &incarnation),
+        ("agent_url", &request.agent_url),
+        ("lease_ms", &lease),
+    ]);
+    let rows = work::alone(pool, statement, &named).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let read = |row| Ok((rows::grant(row, request.nonce)?, rows::unsigned(row, 9)?));
+    let (grant, now) = read(row).map_err(Fault::refusal)?;
+    Ok(Some(ClaimReply {
+        grants: vec![grant],
+        lease_ms,
+        now: UnixMillis(now),
+    }))
+}
+
+async fn try_claim(work: &Work, who: &Principal, request: &ClaimRequest) -> Done<ClaimReply> {
     let agent = rights::worker(who)?;
     // All are sent before any is answered: one round trip.
     let (holder, was_claimed, chosen) = futures::join!(
@@ -181,6 +238,63 @@ fn packed(request: &ClaimRequest, candidates: &[Candidate]) -> (Vec<JobId>, bool
     (taken, packing.is_full())
 }
 
+/// What is offered, and to whom jobs may belong, as statements take them.
+struct Offered<'a> {
+    labels: String,
+    cpu_millis: i64,
+    memory_bytes: i64,
+    gpus: i64,
+    scratch_bytes: i64,
+    classes: i64,
+    /// Jobs that are asked for by name.
+    ids: Vec<&'a [u8]>,
+    seen: Vec<&'a str>,
+}
+
+impl<'a> Offered<'a> {
+    fn new(who: &'a Principal, request: &'a ClaimRequest) -> StoreResult<Self> {
+        let (offer, free) = (&request.offer, &request.offer.free);
+        let ids = match &request.scope {
+            ClaimScope::Jobs(jobs) => jobs.iter().map(|job| &job.0.as_bytes()[..]).collect(),
+            ClaimScope::Any => Vec::new(),
+        };
+        Ok(Self {
+            labels: document(&offer.labels)?,
+            cpu_millis: free.cpu_millis.into(),
+            memory_bytes: number(free.memory_bytes),
+            gpus: free.gpus.into(),
+            scratch_bytes: number(free.scratch_bytes),
+            classes: queue::class_bits(&offer.classes).into(),
+            ids,
+            seen: namespaces(&who.namespaces),
+        })
+    }
+
+    fn named(&self) -> Vec<(&'static str, Param<'_>)> {
+        vec![
+            ("cpu_millis", &self.cpu_millis),
+            ("memory_bytes", &self.memory_bytes),
+            ("gpus", &self.gpus),
+            ("scratch_bytes", &self.scratch_bytes),
+            ("classes", &self.classes),
+            ("labels", &self.labels),
+        ]
+    }
+
+    fn among_these(&self) -> Vec<(&'static str, Param<'_>)> {
+        let mut named = self.named();
+        named.push(("ids", &self.ids));
+        named.push(("namespaces", &self.seen));
+        named
+    }
+
+    fn of_namespace<'b>(&'b self, namespace: &'b &str) -> Vec<(&'static str, Param<'b>)> {
+        let mut named = self.named();
+        named.push(("namespace", namespace));
+        named
+    }
+}
+
 /// The best jobs that each would fit into the offer, at most so many of a namespace; locked.
 async fn candidates(
     work: &Work,
@@ -188,44 +302,22 @@ async fn candidates(
     request: &ClaimRequest,
     most: u32,
 ) -> Done<Vec<Candidate>> {
-    let offer = &request.offer;
-    let labels = document(&offer.labels)?;
-    let free = &offer.free;
-    let (cpu_millis, memory_bytes) = (i64::from(free.cpu_millis), number(free.memory_bytes));
-    let (gpus, scratch_bytes) = (i64::from(free.gpus), number(free.scratch_bytes));
-    let classes = i64::from(queue::class_bits(&offer.classes));
-    let (now, grace) = (work.time(), work.is_grace());
-    let mut named: Vec<(&'static str, Param<'_>)> = vec![
-        ("cpu_millis", &cpu_millis),
-        ("memory_bytes", &memory_bytes),
-        ("gpus", &gpus),
-        ("scratch_bytes", &scratch_bytes),
-        ("classes", &classes),
-        ("now", &now),
-        ("grace", &grace),
-        ("labels", &labels),
-    ];
-    let seen = namespaces(&who.namespaces);
-    let found = match &request.scope {
-        ClaimScope::Jobs(jobs) => {
-            let ids: Vec<&[u8]> = jobs.iter().map(|job| job.0.as_bytes().as_slice()).collect();
-            named.extend::<[(&'static str, Param<'_>); 2]>([("ids", &ids), ("namespaces", &seen)]);
-            work.query(sql::CANDIDATE, &named).await?
+    let offered = Offered::new(who, request)?;
+    let (now, grace, limit) = (work.time(), work.is_grace(), i64::from(most));
+    let at: [(&'static str, Param<'_>); 2] = [("now", &now), ("grace", &grace)];
+    let mut found = Vec::new();
+    if let ClaimScope::Jobs(_) = &request.scope {
+        let mut named = offered.among_these();
+        named.extend(at);
+        found.extend(work.query(sql::CANDIDATE, &named).await?);
+    } else {
+        for namespace in &offered.seen {
+            let mut named = offered.of_namespace(namespace);
+            named.extend(at);
+            named.push(("limit", &limit));
+            found.extend(work.query(sql::CANDIDATES, &named).await?);
         }
-        ClaimScope::Any => {
-            let limit = i64::from(most);
-            let mut found = Vec::new();
-            for namespace in &seen {
-                let mut named = named.clone();
-                named.extend::<[(&'static str, Param<'_>); 2]>([
-                    ("namespace", namespace),
-                    ("limit", &limit),
-                ]);
-                found.extend(work.query(sql::CANDIDATES, &named).await?);
-            }
-            found
-        }
-    };
+    }
     let mut found = found.iter().map(candidate).collect::<Done<Vec<_>>>()?;
     found.sort_by_key(|candidate| (candidate.rank, candidate.job));
     Ok(found)

@@ -1,12 +1,14 @@
 //! Finding the primary, and making sure that it is the store it was.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mutual_model::ids::StoreId;
 use mutual_model::job::FieldError;
+use mutual_model::time::UnixMillis;
 use tokio_postgres::Config;
 
+use super::pool::Moment;
 use super::rows;
 use super::session::Session;
 use super::statements::{self as sql, MIGRATIONS};
@@ -259,6 +261,18 @@ pub(super) async fn store_id(session: &Session) -> StoreResult<StoreId> {
         .first()
         .ok_or_else(|| StoreError::Internal("the store has no row".into()))?;
     Ok(StoreId(rows::bytes(row, 0).map_err(Fault::refusal)?))
+}
+
+/// What the database's clock says.
+pub(super) async fn moment(session: &Session) -> StoreResult<Moment> {
+    let asked = Instant::now();
+    let rows = session.query("SELECT store_now()", &[]).await;
+    let rows = rows.map_err(unreachable)?;
+    let row = rows
+        .first()
+        .ok_or_else(|| StoreError::Unavailable("the server has no clock".into()))?;
+    let now = rows::unsigned(row, 0).map_err(Fault::refusal)?;
+    Ok(Moment::answered(asked, UnixMillis(now)))
 }
 
 /// Gives every lease there is one more lease of grace.

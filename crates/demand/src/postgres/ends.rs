@@ -9,13 +9,15 @@ use mutual_model::identity::NodeId;
 use mutual_model::ids::JobId;
 use mutual_model::job::{Failure, JobState};
 use mutual_model::lease::{Claim, Fence};
+use tokio_postgres::Row;
 
 use super::claims::{end_attempts, on_claim};
 use super::jobs::{namespaces, touch};
+use super::pool::Pool;
 use super::rows::{self, document, number};
 use super::session::Param;
 use super::statements as sql;
-use super::work::{Done, Fault, Work};
+use super::work::{self, Done, Fault, Work};
 use crate::rules::ending::Ending;
 use crate::rules::{bounds, rights};
 use crate::{
@@ -154,17 +156,53 @@ pub(super) async fn release(work: &Work, who: &Principal, request: &ReleaseReque
 }
 
 /// Ends attempts of one holder, each for itself: what is refused leaves the others as they are.
+///
+/// Mostly one statement ends them all. What it leaves is looked at in a transaction, which also finds out why.
 pub(super) async fn finish_many(
+    pool: &Pool,
+    endings: Vec<Ending>,
+) -> StoreResult<Vec<StoreResult<FinishReply>>> {
+    let (turn, _) = one_of_each_job(&endings, (0..endings.len()).collect());
+    let asked = turn.iter().map(|&index| &endings[index]);
+    let statement = Endings::new(asked)?;
+    let rows = work::alone(pool, sql::FINISH, &statement.named()).await?;
+    let mut ended = states(&rows).map_err(Fault::refusal)?;
+    let mut answers: BTreeMap<usize, StoreResult<FinishReply>> = BTreeMap::new();
+    for index in turn {
+        if let Some(state) = ended.remove(&endings[index].request.claim.job) {
+            answers.insert(index, Ok(reply(state)));
+        }
+    }
+    let left = (0..endings.len()).filter(|index| !answers.contains_key(index));
+    let left: Vec<usize> = left.collect();
+    if left.is_empty() {
+        return Ok(answers.into_values().collect());
+    }
+    let given = (endings, left.clone());
+    let rest = work::transact(pool, &given, |work, (endings, left)| {
+        Box::pin(finish_rest(work, endings, left))
+    });
+    match rest.await {
+        Ok(rest) => answers.extend(left.into_iter().zip(rest)),
+        Err(error) => answers.extend(left.into_iter().map(|index| (index, Err(error.clone())))),
+    }
+    Ok(answers.into_values().collect())
+}
+
+/// Ends those of `endings` that are left, or says why not.
+async fn finish_rest(
     work: &Work,
     endings: &[Ending],
+    left: &[usize],
 ) -> Done<Vec<StoreResult<FinishReply>>> {
     let mut answers: BTreeMap<usize, StoreResult<FinishReply>> = BTreeMap::new();
-    let mut waiting: Vec<usize> = (0..endings.len()).collect();
+    let mut waiting = left.to_vec();
     while !waiting.is_empty() {
         let (turn, later) = one_of_each_job(endings, waiting);
-        let asked: Vec<&Ending> = turn.iter().map(|&index| &endings[index]).collect();
-        let ended = end_jobs(work, &asked).await?;
-        for (index, ending) in turn.into_iter().zip(asked) {
+        let statement = Endings::new(turn.iter().map(|&index| &endings[index]))?;
+        let ended = states(&work.query(sql::FINISH, &statement.named()).await?)?;
+        for index in turn {
+            let ending = &endings[index];
             let answer = match ended.get(&ending.request.claim.job) {
                 Some(state) => Ok(reply(*state)),
                 None => own(not_ended(work, ending).await)?,
@@ -216,54 +254,78 @@ async fn not_ended(work: &Work, ending: &Ending) -> Done<FinishReply> {
     before.ok_or_else(|| standing.fenced())
 }
 
-/// The one statement that ends attempts; the states it left the jobs in whose claims are in force.
-async fn end_jobs(work: &Work, asked: &[&Ending]) -> Done<BTreeMap<JobId, JobState>> {
-    let Some(first) = asked.first() else {
-        return Ok(BTreeMap::new());
-    };
-    let claims = || asked.iter().map(|ending| &ending.request.claim);
-    let failures = || asked.iter().map(|ending| ending.failure());
-    let ids: Vec<&[u8]> = claims().map(|claim| &claim.job.0.as_bytes()[..]).collect();
-    let epochs: Vec<i64> = claims().map(|claim| number(claim.fence.epoch)).collect();
-    let sequences: Vec<i64> = claims().map(|claim| number(claim.fence.sequence)).collect();
-    let nonces: Vec<&[u8]> = claims().map(|claim| &claim.nonce.0[..]).collect();
-    let successes: Vec<bool> = failures().map(|failure| failure.is_none()).collect();
-    let retryables = failures().map(|failure| failure.is_some_and(Failure::is_retryable));
-    let retryables: Vec<bool> = retryables.collect();
-    let failed_states: Vec<&str> = failures()
-        .map(|failure| failed_state(failure).name())
-        .collect();
-    let reasons = failures().map(reason).collect::<StoreResult<Vec<_>>>()?;
-    let results = asked.iter().map(|ending| document(&ending.request.result));
-    let results = results.collect::<StoreResult<Vec<_>>>()?;
-    let copies: Vec<i64> = asked.iter().map(|ending| ending.copies.into()).collect();
-    let logs = asked.iter().map(|ending| ending.failed_log().map(document));
-    let logs = logs
-        .map(Option::transpose)
-        .collect::<StoreResult<Vec<_>>>()?;
-    let digests: Vec<&[u8]> = asked.iter().map(|ending| &ending.digest[..]).collect();
-    let ended = work
-        .query(
-            sql::FINISH,
-            &[
-                ("ids", &ids),
-                ("fence_epochs", &epochs),
-                ("fence_sequences", &sequences),
-                ("nonces", &nonces),
-                ("successes", &successes),
-                ("retryables", &retryables),
-                ("failed_states", &failed_states),
-                ("reasons", &reasons),
-                ("results", &results),
-                ("copies", &copies),
-                ("digests", &digests),
-                ("logs", &logs),
-                ("now", &work.time()),
-                ("agent", &first.agent.0.as_slice()),
-                ("namespaces", &namespaces(&first.who.namespaces)),
-            ],
-        )
-        .await?;
+/// Finishes as `finish.sql` takes them: one array for each column.
+#[derive(Default)]
+struct Endings<'a> {
+    ids: Vec<&'a [u8]>,
+    epochs: Vec<i64>,
+    sequences: Vec<i64>,
+    nonces: Vec<&'a [u8]>,
+    successes: Vec<bool>,
+    retryables: Vec<bool>,
+    failed_states: Vec<&'static str>,
+    reasons: Vec<Option<String>>,
+    results: Vec<String>,
+    copies: Vec<i64>,
+    digests: Vec<&'a [u8]>,
+    logs: Vec<Option<String>>,
+    agent: &'a [u8],
+    namespaces: Vec<&'a str>,
+}
+
+impl<'a> Endings<'a> {
+    /// Of one holder.
+    fn new(endings: impl Iterator<Item = &'a Ending>) -> StoreResult<Self> {
+        let mut columns = Self::default();
+        for ending in endings {
+            columns.add(ending)?;
+        }
+        Ok(columns)
+    }
+
+    fn add(&mut self, ending: &'a Ending) -> StoreResult<()> {
+        let (claim, failure) = (&ending.request.claim, ending.failure());
+        self.agent = &ending.agent.0;
+        self.namespaces = namespaces(&ending.who.namespaces);
+        self.ids.push(claim.job.0.as_bytes());
+        self.epochs.push(number(claim.fence.epoch));
+        self.sequences.push(number(claim.fence.sequence));
+        self.nonces.push(&claim.nonce.0);
+        self.successes.push(failure.is_none());
+        self.retryables
+            .push(failure.is_some_and(Failure::is_retryable));
+        self.failed_states.push(failed_state(failure).name());
+        self.reasons.push(reason(failure)?);
+        self.results.push(document(&ending.request.result)?);
+        self.copies.push(ending.copies.into());
+        self.digests.push(&ending.digest);
+        self.logs
+            .push(ending.failed_log().map(document).transpose()?);
+        Ok(())
+    }
+
+    fn named(&self) -> [(&'static str, Param<'_>); 14] {
+        [
+            ("ids", &self.ids),
+            ("fence_epochs", &self.epochs),
+            ("fence_sequences", &self.sequences),
+            ("nonces", &self.nonces),
+            ("successes", &self.successes),
+            ("retryables", &self.retryables),
+            ("failed_states", &self.failed_states),
+            ("reasons", &self.reasons),
+            ("results", &self.results),
+            ("copies", &self.copies),
+            ("digests", &self.digests),
+            ("logs", &self.logs),
+            ("agent", &self.agent),
+            ("namespaces", &self.namespaces),
+        ]
+    }
+}
+
+/// The states in which the statement left the jobs whose claims were in force.
+fn states(ended: &[Row]) -> Done<BTreeMap<JobId, JobState>> {
     let ended = ended.iter();
     ended
         .map(|row| Ok((rows::job_id(row, 0)?, rows::text(row, 1)?)))

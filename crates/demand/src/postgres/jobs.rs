@@ -5,63 +5,106 @@ use std::collections::BTreeMap;
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::job::JobState;
 use mutual_model::resources::Resources;
+use mutual_model::time::UnixMillis;
+use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::pool::Pool;
 use super::rows::{self, document, number};
+use super::session::Param;
 use super::statements as sql;
-use super::work::{Done, Work};
+use super::work::{self, Done, Fault, Work};
 use crate::rules::{ATTEMPTS_SHOWN, bounds, digest, queue, rights};
 use crate::{
     EventPage, JobFilter, JobPage, JobView, Manifest, Principal, Reason, StoreError, StoreResult,
     Submission, Submitted,
 };
 
+/// Stores tasks together, all or none.
 pub(super) async fn submit(
     work: &Work,
     who: &Principal,
     tasks: &[Submission],
 ) -> Done<Vec<Submitted>> {
-    if tasks.iter().any(|task| !rights::sees(who, &task.namespace)) {
-        return Err(StoreError::NotFound.into());
+    let batch = Batch::new(who, tasks, work.now)?;
+    let rows = work.query(sql::SUBMIT, &batch.named()).await?;
+    batch.answers(&rows)
+}
+
+/// Stores one task, in a single round trip.
+pub(super) async fn submit_one(
+    pool: &Pool,
+    who: &Principal,
+    task: &Submission,
+) -> StoreResult<Vec<Submitted>> {
+    let batch = Batch::new(who, std::slice::from_ref(task), pool.about_now())?;
+    let rows = work::alone(pool, sql::SUBMIT, &batch.named()).await?;
+    batch.answers(&rows).map_err(Fault::refusal)
+}
+
+/// Tasks with what is stored of them.
+struct Batch<'a> {
+    who: &'a Principal,
+    tasks: &'a [Submission],
+    digests: Vec<digest::Digest>,
+    fresh: Vec<JobId>,
+    columns: Columns<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// The moment only goes into the names of new jobs.
+    fn new(who: &'a Principal, tasks: &'a [Submission], now: UnixMillis) -> StoreResult<Self> {
+        if tasks.iter().any(|task| !rights::sees(who, &task.namespace)) {
+            return Err(StoreError::NotFound);
+        }
+        let digests = tasks.iter().map(digest::submission);
+        let digests = digests.collect::<StoreResult<Vec<_>>>()?;
+        // In one order everywhere, so that two batches with common keys never wait for each other; and
+        // each key once, since one statement can change a row once.
+        let places = tasks.iter().enumerate().rev();
+        let firsts: BTreeMap<_, usize> = places.map(|(place, task)| (key(task), place)).collect();
+        let fresh: Vec<JobId> = (0..tasks.len())
+            .map(|_| JobId::new(now, rand::random()))
+            .collect();
+        let mut columns = Columns::default();
+        for &index in firsts.values() {
+            columns.add(who, &tasks[index], &digests[index], fresh[index])?;
+        }
+        Ok(Self {
+            who,
+            tasks,
+            digests,
+            fresh,
+            columns,
+        })
     }
-    let digests = tasks.iter().map(digest::submission);
-    let digests = digests.collect::<StoreResult<Vec<_>>>()?;
-    // In one order everywhere, so that two batches with common keys never wait for each other; and
-    // each key once, since one statement can change a row once.
-    let places = tasks.iter().enumerate().rev();
-    let firsts: BTreeMap<_, usize> = places.map(|(place, task)| (key(task), place)).collect();
-    let fresh: Vec<JobId> = (0..tasks.len())
-        .map(|_| JobId::new(work.now, rand::random()))
-        .collect();
-    let mut columns = Columns::default();
-    for &index in firsts.values() {
-        columns.add(work, who, &tasks[index], &digests[index], fresh[index])?;
+
+    fn named(&self) -> Vec<(&'static str, Param<'_>)> {
+        let mut named = self.columns.named();
+        named.push(("subject", &self.who.subject));
+        named
     }
-    let mut stored = BTreeMap::new();
-    for row in columns.insert(work, who).await? {
-        let (namespace, client_key): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-        stored.insert((namespace.to_owned(), client_key.to_owned()), row);
+
+    fn answers(&self, rows: &[Row]) -> Done<Vec<Submitted>> {
+        let mut stored = BTreeMap::new();
+        for row in rows {
+            stored.insert((row.try_get(0)?, row.try_get(1)?), row);
+        }
+        let answers = self.tasks.iter().zip(&self.digests).zip(&self.fresh);
+        let answers = answers.map(|((task, digest), fresh)| {
+            let row = stored.get(&key(task));
+            let row = row.ok_or_else(|| StoreError::Internal("a stored task is missing".into()))?;
+            answer(task, row, digest, *fresh)
+        });
+        answers.collect()
     }
-    let answers = tasks.iter().zip(digests).zip(fresh);
-    let answers = answers.map(|((task, digest), fresh)| {
-        let (namespace, client_key) = key(task);
-        let row = stored.get(&(namespace.to_owned(), client_key.to_owned()));
-        let row = row.ok_or_else(|| StoreError::Internal("a stored task is missing".into()))?;
-        answer(task, row, &digest, fresh)
-    });
-    answers.collect()
 }
 
 fn key(task: &Submission) -> (&str, &str) {
     (task.namespace.as_str(), task.client_key.as_str())
 }
 
-fn answer(
-    task: &Submission,
-    row: &tokio_postgres::Row,
-    digest: &digest::Digest,
-    fresh: JobId,
-) -> Done<Submitted> {
+fn answer(task: &Submission, row: &Row, digest: &digest::Digest, fresh: JobId) -> Done<Submitted> {
     let (job, state) = (rows::job_id(row, 2)?, rows::text(row, 3)?);
     if rows::bytes::<32>(row, 4)? != *digest {
         let problem = format!(
@@ -99,14 +142,12 @@ struct Columns<'a> {
     labels: Vec<Option<String>>,
     priorities: Vec<i64>,
     states: Vec<&'static str>,
-    ranks: Vec<i64>,
     inputs: Vec<Option<String>>,
 }
 
 impl<'a> Columns<'a> {
     fn add(
         &mut self,
-        work: &Work,
         who: &Principal,
         task: &'a Submission,
         digest: &digest::Digest,
@@ -136,7 +177,6 @@ impl<'a> Columns<'a> {
         self.priorities.push(spec.priority.into());
         self.classes.push(queue::accepted_bits(spec.class).into());
         self.states.push(state.name());
-        self.ranks.push(queue::rank(work.now, spec.priority));
         self.inputs
             .push(task.input.as_ref().map(document).transpose()?);
         self.add_need(&spec.resources);
@@ -150,36 +190,29 @@ impl<'a> Columns<'a> {
         self.scratch_bytes.push(number(need.scratch_bytes));
     }
 
-    async fn insert(&self, work: &Work, who: &Principal) -> Done<Vec<tokio_postgres::Row>> {
-        work.query(
-            sql::SUBMIT,
-            &[
-                ("ids", &self.ids),
-                ("namespaces", &self.namespaces),
-                ("client_keys", &self.client_keys),
-                ("digests", &self.digests),
-                ("subject", &who.subject),
-                ("sealings", &self.sealings),
-                ("names", &self.names),
-                ("specs", &self.specs),
-                ("retries", &self.retries),
-                ("expires_ms", &self.expires_ms),
-                ("exclusives", &self.exclusives),
-                ("result_copies", &self.result_copies),
-                ("cpu_millis", &self.cpu_millis),
-                ("memory_bytes", &self.memory_bytes),
-                ("gpus", &self.gpus),
-                ("scratch_bytes", &self.scratch_bytes),
-                ("classes", &self.classes),
-                ("labels", &self.labels),
-                ("priorities", &self.priorities),
-                ("states", &self.states),
-                ("now", &work.time()),
-                ("ranks", &self.ranks),
-                ("inputs", &self.inputs),
-            ],
-        )
-        .await
+    fn named(&self) -> Vec<(&'static str, Param<'_>)> {
+        vec![
+            ("ids", &self.ids),
+            ("namespaces", &self.namespaces),
+            ("client_keys", &self.client_keys),
+            ("digests", &self.digests),
+            ("sealings", &self.sealings),
+            ("names", &self.names),
+            ("specs", &self.specs),
+            ("retries", &self.retries),
+            ("expires_ms", &self.expires_ms),
+            ("exclusives", &self.exclusives),
+            ("result_copies", &self.result_copies),
+            ("cpu_millis", &self.cpu_millis),
+            ("memory_bytes", &self.memory_bytes),
+            ("gpus", &self.gpus),
+            ("scratch_bytes", &self.scratch_bytes),
+            ("classes", &self.classes),
+            ("labels", &self.labels),
+            ("priorities", &self.priorities),
+            ("states", &self.states),
+            ("inputs", &self.inputs),
+        ]
     }
 }
 

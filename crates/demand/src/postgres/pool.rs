@@ -30,15 +30,27 @@ pub(super) struct Pool {
     idle: Mutex<VecDeque<Session>>,
     free: Arc<Semaphore>,
     places: Arc<Semaphore>,
-    steps: Mutex<Option<Moment>>,
+    steps: Mutex<Moment>,
 }
 
 /// A reading of the database's clock between two of our own.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+pub(super) struct Moment {
     asked: Instant,
     answered: Instant,
     wall: UnixMillis,
+}
+
+impl Moment {
+    /// A reading that has just been answered.
+    pub(super) fn answered(asked: Instant, wall: UnixMillis) -> Self {
+        let answered = Instant::now();
+        Self {
+            asked,
+            answered,
+            wall,
+        }
+    }
 }
 
 /// A lent connection.
@@ -53,6 +65,7 @@ impl Pool {
         let session = hosts.connect(&config).await?;
         connect::begin_grace(&session, &config).await?;
         let store = connect::store_id(&session).await?;
+        let steps = Mutex::new(connect::moment(&session).await?);
         Ok(Self {
             config: Arc::new(config),
             store,
@@ -60,7 +73,7 @@ impl Pool {
             idle: Mutex::new(VecDeque::from([session])),
             free: Arc::new(Semaphore::new(CONNECTIONS)),
             places: Arc::new(Semaphore::new(WAITING_MAX)),
-            steps: Mutex::new(None),
+            steps,
         })
     }
 
@@ -116,20 +129,20 @@ impl Pool {
 
     /// Whether the database's clock was set since it was last read, given when it was asked.
     pub(super) fn stepped(&self, asked: Instant, wall: UnixMillis) -> bool {
-        let now = Moment {
-            asked,
-            answered: Instant::now(),
-            wall,
-        };
+        let now = Moment::answered(asked, wall);
         let mut last = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
-        match *last {
-            // Asked at the same time as the other reading: nothing to compare.
-            Some(before) if now.asked < before.answered => false,
-            before => {
-                *last = Some(now);
-                before.is_some_and(|before| is_step(&before, &now))
-            }
+        // Asked at the same time as the other reading: nothing to compare.
+        if now.asked < last.answered {
+            return false;
         }
+        let before = std::mem::replace(&mut *last, now);
+        is_step(&before, &now)
+    }
+
+    /// The database's clock as far as it is known without asking: for what decides nothing.
+    pub(super) fn about_now(&self) -> UnixMillis {
+        let last = *self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        last.wall.after(last.answered.elapsed())
     }
 }
 

@@ -64,6 +64,17 @@ statements! {
     WAITED_OUT = "waited_out",
 }
 
+/// Claims the best job of one namespace in one statement; no row if there is none, or if something has to be looked into.
+pub(super) const CLAIM_BEST: &str = concat!(
+    include_str!("sql/best_of_namespace.sql"),
+    include_str!("sql/claim_best.sql")
+);
+/// The same among jobs that are named.
+pub(super) const CLAIM_BEST_OF_THESE: &str = concat!(
+    include_str!("sql/best_of_these.sql"),
+    include_str!("sql/claim_best.sql")
+);
+
 /// Layouts in the order in which they came; the table `layout` counts how many a database has.
 pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/first.sql"),

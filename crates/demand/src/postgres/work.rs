@@ -1,5 +1,5 @@
-//! One operation as one transaction: repeated when the database asks for it, and honest about what
-//! is not known.
+//! One operation as one transaction, or as one statement that is one: repeated when the database asks for it, and honest
+//! about what is not known.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -144,7 +144,7 @@ where
             Ok(value) => return commit(pool, lent, value).await,
             Err(fault) => match settle(pool, lent, fault).await {
                 Verdict::Final(error) => return Err(error),
-                Verdict::Again(error) => last = error,
+                Verdict::Again(error) | Verdict::Elsewhere(error) => last = error,
             },
         }
     }
@@ -190,9 +190,7 @@ async fn attempt<T, A>(
 
 async fn commit<T>(pool: &Pool, lent: Lent, value: T) -> StoreResult<T> {
     match lent.session.simple("COMMIT").await {
-        Ok(()) if lent.session.is_doubtful() => Err(StoreError::Unknown(
-            "the wait for a standby was cut short".into(),
-        )),
+        Ok(()) if lent.session.is_doubtful() => Err(wait_cut_short()),
         Ok(()) => {
             pool.take_back(lent);
             Ok(value)
@@ -212,23 +210,30 @@ enum Verdict {
     Final(StoreError),
     /// Nothing was changed; another try may do.
     Again(StoreError),
+    /// Nothing was changed; another try may do on another connection.
+    Elsewhere(StoreError),
 }
 
 /// Undoes what was begun, and judges whether to begin again. Nothing was committed.
 async fn settle(pool: &Pool, lent: Lent, fault: Fault) -> Verdict {
+    let verdict = judge(fault);
+    if matches!(verdict, Verdict::Elsewhere(_)) {
+        // The server no longer is the primary, or went away: the others lead there too.
+        pool.forget_all();
+    } else if lent.session.simple("ROLLBACK").await.is_ok() {
+        pool.take_back(lent);
+    }
+    verdict
+}
+
+fn judge(fault: Fault) -> Verdict {
     let code = match &fault {
         Fault::Database(error) => error.code().cloned(),
         Fault::Refused(_) | Fault::Again => None,
     };
     let is_lost = matches!(&fault, Fault::Database(error) if error.as_db_error().is_none());
-    let is_moved = code.as_ref().is_some_and(leads_nowhere);
-    if is_moved || is_lost {
-        // The server no longer is the primary, or went away: the others lead there too.
-        pool.forget_all();
-        return Verdict::Again(StoreError::Unavailable(format!("{:?}", fault.refusal())));
-    }
-    if lent.session.simple("ROLLBACK").await.is_ok() {
-        pool.take_back(lent);
+    if is_lost || code.as_ref().is_some_and(leads_nowhere) {
+        return Verdict::Elsewhere(StoreError::Unavailable(format!("{:?}", fault.refusal())));
     }
     let may_repeat = matches!(fault, Fault::Again) || code.as_ref().is_some_and(asks_again);
     let error = match code {
@@ -241,6 +246,56 @@ async fn settle(pool: &Pool, lent: Lent, fault: Fault) -> Verdict {
         return Verdict::Again(error);
     }
     Verdict::Final(error)
+}
+
+/// Runs one statement that commits by itself, in a single round trip; repeating it must do no harm.
+///
+/// When a connection fails nobody knows whether it was committed. So it is repeated, and if no try is answered the
+/// outcome is unknown.
+pub(super) async fn alone(
+    pool: &Pool,
+    statement: &'static str,
+    named: Named<'_>,
+) -> StoreResult<Vec<Row>> {
+    let mut last = StoreError::Overloaded { retry_after_ms: 20 };
+    let mut may_be_done = false;
+    for _ in 0..TRIES {
+        let lent = match pool.lend().await {
+            Ok(lent) => lent,
+            Err(error) => return Err(perhaps(may_be_done, error)),
+        };
+        match lent.session.query(statement, named).await {
+            Ok(_) if lent.session.is_doubtful() => return Err(wait_cut_short()),
+            Ok(rows) => {
+                pool.take_back(lent);
+                return Ok(rows);
+            }
+            Err(error) => {
+                may_be_done |= error.as_db_error().is_none() || lent.session.is_closed();
+                match judge(Fault::Database(error)) {
+                    Verdict::Final(error) => return Err(perhaps(may_be_done, error)),
+                    Verdict::Again(error) => last = error,
+                    Verdict::Elsewhere(error) => {
+                        pool.forget_all();
+                        last = error;
+                    }
+                }
+            }
+        }
+    }
+    Err(perhaps(may_be_done, last))
+}
+
+/// What to say of a failure after tries that may have been committed.
+fn perhaps(may_be_done: bool, error: StoreError) -> StoreError {
+    match may_be_done {
+        true => StoreError::Unknown(error.to_string()),
+        false => error,
+    }
+}
+
+fn wait_cut_short() -> StoreError {
+    StoreError::Unknown("the wait for a standby was cut short".into())
 }
 
 fn leads_nowhere(code: &SqlState) -> bool {

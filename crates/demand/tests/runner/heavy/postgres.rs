@@ -96,13 +96,14 @@ async fn pump(client: TcpStream, server: TcpStream, is_cut: &AtomicBool) -> std:
     let (mut from_server, mut to_server) = server.into_split();
     let is_committing = AtomicBool::new(false);
     let asked = async {
+        let mut is_within = false;
         let mut bytes = vec![0; 64 << 10];
         loop {
             let count = from_client.read(&mut bytes).await?;
             if count == 0 {
                 return to_server.shutdown().await;
             }
-            let commits = bytes[..count].windows(7).any(|part| part == b"COMMIT\0");
+            let commits = commits(&bytes[..count], &mut is_within);
             if commits && is_cut.swap(false, Ordering::SeqCst) {
                 is_committing.store(true, Ordering::SeqCst);
             }
@@ -123,6 +124,17 @@ async fn pump(client: TcpStream, server: TcpStream, is_cut: &AtomicBool) -> std:
         done = asked => done,
         done = answered => done,
     }
+}
+
+/// Whether the server commits something at these messages: it is told to, or a statement is executed outside a transaction.
+fn commits(messages: &[u8], is_within: &mut bool) -> bool {
+    let has = |what: &[u8]| messages.windows(what.len()).any(|part| part == what);
+    *is_within |= has(b"BEGIN\0");
+    let is_end = has(b"COMMIT\0");
+    // Execute the unnamed portal without a limit of rows.
+    let commits = is_end || (!*is_within && has(b"E\0\0\0\x09\0\0\0\0\0"));
+    *is_within &= !is_end && !has(b"ROLLBACK\0");
+    commits
 }
 
 #[async_trait]
