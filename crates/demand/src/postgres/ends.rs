@@ -165,7 +165,7 @@ pub(super) async fn finish_many(
     let (turn, _) = one_of_each_job(&endings, (0..endings.len()).collect());
     let asked = turn.iter().map(|&index| &endings[index]);
     let statement = Endings::new(asked)?;
-    let rows = work::alone(pool, sql::FINISH, &statement.named()).await?;
+    let rows = work::alone(pool, statement.sql(), &statement.named()).await?;
     let mut ended = states(&rows).map_err(Fault::refusal)?;
     let mut answers: BTreeMap<usize, StoreResult<FinishReply>> = BTreeMap::new();
     for index in turn {
@@ -200,7 +200,7 @@ async fn finish_rest(
     while !waiting.is_empty() {
         let (turn, later) = one_of_each_job(endings, waiting);
         let statement = Endings::new(turn.iter().map(|&index| &endings[index]))?;
-        let ended = states(&work.query(sql::FINISH, &statement.named()).await?)?;
+        let ended = states(&work.query(statement.sql(), &statement.named()).await?)?;
         for index in turn {
             let ending = &endings[index];
             let answer = match ended.get(&ending.request.claim.job) {
@@ -302,6 +302,13 @@ impl<'a> Endings<'a> {
         self.logs
             .push(ending.failed_log().map(document).transpose()?);
         Ok(())
+    }
+
+    fn sql(&self) -> &'static str {
+        match self.ids.len() {
+            1 => sql::FINISH_ONE,
+            _ => sql::FINISH,
+        }
     }
 
     fn named(&self) -> [(&'static str, Param<'_>); 14] {

@@ -38,7 +38,7 @@ pub(super) async fn submit_one(
     task: &Submission,
 ) -> StoreResult<Vec<Submitted>> {
     let batch = Batch::new(who, std::slice::from_ref(task), pool.about_now())?;
-    let rows = work::alone(pool, sql::SUBMIT, &batch.named()).await?;
+    let rows = work::alone(pool, sql::SUBMIT_ONE, &batch.named()).await?;
     batch.answers(&rows).map_err(Fault::refusal)
 }
 

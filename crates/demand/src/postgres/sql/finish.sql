@@ -1,11 +1,5 @@
 -- Ends attempts, each only while its claim is in force, and notes what their holders are told. `state || ''`
 -- and `namespace || ''` keep the planner from the indexes of whole queues: the ids find their rows.
-WITH moment AS MATERIALIZED (SELECT store_now() AS now), asked AS (
-    SELECT * FROM unnest(:ids::bytea[], :fence_epochs::bigint[], :fence_sequences::bigint[], :nonces::bytea[],
-            :successes::boolean[], :retryables::boolean[], :failed_states::text[], :reasons::text[],
-            :results::text[], :copies::bigint[], :digests::bytea[], :logs::text[])
-        AS asked (id, fence_epoch, fence_sequence, nonce, success, retryable, failed_state, reason,
-            result, copies, digest, log)
 ), ended AS (
     UPDATE jobs AS j
     SET state = CASE

@@ -1,4 +1,3 @@
-WITH moment AS MATERIALIZED (SELECT store_now() AS now)
 INSERT INTO jobs (id, namespace, client_key, digest, subject, sealing, name, spec, retries,
     expires_ms, exclusive, result_copies, cpu_millis, memory_bytes, gpus, scratch_bytes, classes,
     labels, priority, state, created_at, changed_at, queued_at, rank, waits_until, input)
@@ -6,13 +5,6 @@ SELECT id, namespace, client_key, digest, :subject::text, sealing, name, spec, r
     expires_ms, exclusive, result_copies, cpu_millis, memory_bytes, gpus, scratch_bytes, classes,
     labels::jsonb, priority, state, now, now,
     CASE WHEN state = 'queued' THEN now END, now - priority * 60000, now + expires_ms, input
-FROM unnest(:ids::bytea[], :namespaces::text[], :client_keys::text[], :digests::bytea[], :sealings::bytea[],
-        :names::text[], :specs::text[], :retries::bigint[], :expires_ms::bigint[], :exclusives::boolean[],
-        :result_copies::bigint[], :cpu_millis::bigint[], :memory_bytes::bigint[], :gpus::bigint[],
-        :scratch_bytes::bigint[], :classes::bigint[], :labels::text[], :priorities::bigint[],
-        :states::text[], :inputs::text[])
-    AS task (id, namespace, client_key, digest, sealing, name, spec, retries, expires_ms, exclusive,
-        result_copies, cpu_millis, memory_bytes, gpus, scratch_bytes, classes, labels, priority,
-        state, input), moment
+FROM task, moment
 ON CONFLICT (namespace, client_key) DO UPDATE SET repeats = jobs.repeats + 1
 RETURNING namespace, client_key, id, state, digest
