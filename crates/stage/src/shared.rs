@@ -3,10 +3,11 @@
 //! A task needs a set of images at its due date: one, or the layers of one. An image is loaded once for all tasks served that need it: by the
 //! earliest of their due dates, and it stays until the latest. Load times may differ from sizes, images may stay for a while after their due
 //! dates, some may lie on the stage from the beginning. No exact algorithm of polynomial time is known for any of this (and due-date order may
-//! lose), so [`solve`] is a search that asks the same question again and again: do these loads, in this order, fit?
+//! lose), so [`solve`] is a search that asks the same question again and again: do these loads, in this order, fit? A few tasks are solved exactly.
 //!
 //! The plain problem is the special case of one image for each task; see [`Shared::plain`].
 
+mod exact;
 mod search;
 
 use crate::timeline::Work;

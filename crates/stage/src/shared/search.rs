@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 
+use super::exact::{self, Outcome};
 use super::{ImageLoad, Shared, SharedSchedule, SharedSolution};
 use crate::continuous::{self, Occupied};
 use crate::due_order::Item;
@@ -11,13 +12,49 @@ use crate::{LIMIT, Model};
 /// The heaviest set of tasks that can be found until told to stop, and a bound from what no other task needs.
 ///
 /// Tasks are offered in several orders, each kept if all loads still fit; then each task left out is tried in place of lighter ones. O(n²) for each
-/// order; `stop` is asked for each task.
+/// order; `stop` is asked for each task. Up to fourteen tasks are then tried in all combinations and orders, unless that takes too many steps, which
+/// proves the best.
+///
+/// ```
+/// use mutual_stage::shared::{self, Image, Shared, Task};
+/// use mutual_stage::{Instance, Model};
+///
+/// let site = Instance::new(8, Vec::new())?;
+/// let images = vec![
+///     Image { size: 6, load_time: None },
+///     Image { size: 2, load_time: Some(3) },
+/// ];
+/// let tasks = vec![
+///     Task { due: 6, weight: 1, images: vec![0] },
+///     Task { due: 9, weight: 1, images: vec![0, 1] },
+/// ];
+/// let solution = shared::solve(&Shared::new(&site, images, tasks)?, Model::Integral, &mut || false);
+/// // The first image is loaded once for both.
+/// assert_eq!((solution.weight, solution.schedule.loads.len()), (2, 2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn solve(shared: &Shared, model: Model, stop: &mut dyn FnMut() -> bool) -> SharedSolution {
     let search = Search::new(shared, model);
+    let best = searched(&search, stop);
+    let weight = shared.weight(&best);
+    let found = SharedSolution {
+        bound: search.bound().max(weight),
+        schedule: search.schedule(best),
+        weight,
+    };
+    match found.weight == found.bound || stop() {
+        true => found,
+        false => search.proved(found),
+    }
+}
+
+/// Tasks that can be served, ascending.
+fn searched(search: &Search<'_>, stop: &mut dyn FnMut() -> bool) -> Vec<usize> {
+    let shared = search.shared;
     // What has room as a whole has room bit by bit, and the two searches go different ways.
-    let mut best = match model {
-        Model::Continuous => solve(shared, Model::Integral, stop).schedule.served,
+    let mut best = match search.model {
+        Model::Continuous => searched(&Search::new(shared, Model::Integral), stop),
         Model::Integral => Vec::new(),
     };
     for order in search.orders() {
@@ -30,12 +67,7 @@ pub fn solve(shared: &Shared, model: Model, stop: &mut dyn FnMut() -> bool) -> S
         best = better;
     }
     best.sort_unstable();
-    let weight = shared.weight(&best);
-    SharedSolution {
-        bound: search.bound().max(weight),
-        schedule: search.schedule(best),
-        weight,
-    }
+    best
 }
 
 /// Which loads go first. None is best everywhere, so all are tried.
@@ -145,6 +177,42 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// The same or a heavier solution, proved best if there are few tasks.
+    fn proved(&self, found: SharedSolution) -> SharedSolution {
+        let all = self.shared.tasks().iter().enumerate();
+        let wanted = all.filter(|(_, task)| task.weight > 0 && self.fits_alone(task));
+        let wanted: Vec<_> = wanted.map(|(index, _)| index).collect();
+        match exact::heaviest(self.shared, &self.timeline(), &wanted, found.weight) {
+            Outcome::Unknown => found,
+            Outcome::None => SharedSolution {
+                bound: found.weight,
+                ..found
+            },
+            Outcome::Heavier(best) => {
+                let weight = self.shared.weight(&best.served);
+                let schedule = SharedSchedule {
+                    loads: latest(&best.loads),
+                    served: best.served,
+                };
+                SharedSolution {
+                    schedule,
+                    weight,
+                    bound: weight,
+                }
+            }
+        }
+    }
+
+    fn timeline(&self) -> Timeline<'_> {
+        Timeline {
+            model: self.model,
+            capacity: self.shared.site().capacity(),
+            free_from: 0,
+            held: &self.held,
+            rate: None,
+        }
+    }
+
     /// Loads by start, if all fit in one of the orders.
     fn starts(&self, served: &[usize]) -> Option<Vec<ImageLoad>> {
         let works = self.shared.works(served);
@@ -163,20 +231,8 @@ impl<'a> Search<'a> {
             (first, work.leaves, *image)
         });
         let loads: Vec<_> = works.iter().map(|(_, work)| *work).collect();
-        let timeline = Timeline {
-            model: self.model,
-            capacity: self.shared.site().capacity(),
-            free_from: 0,
-            held: &self.held,
-            rate: None,
-        };
-        timeline.earliest(&loads).ok()?;
-        let starts = Timeline::latest(&loads).into_iter().zip(works);
-        Some(
-            starts
-                .map(|(start, (image, _))| ImageLoad { image, start })
-                .collect(),
-        )
+        self.timeline().earliest(&loads).ok()?;
+        Some(latest(&works))
     }
 
     fn schedule(&self, served: Vec<usize>) -> SharedSchedule {
@@ -231,6 +287,17 @@ impl<'a> Search<'a> {
         bytes <= u128::from(self.shared.site().capacity())
             && loading <= u128::from(self.shared.site().on_link(task.due))
     }
+}
+
+/// Loads in an order, each as late as it can be.
+fn latest(works: &[(usize, Work)]) -> Vec<ImageLoad> {
+    let loads: Vec<_> = works.iter().map(|(_, work)| *work).collect();
+    let starts = Timeline::latest(&loads).into_iter().zip(works);
+    let loads = starts.map(|(start, (image, _))| ImageLoad {
+        image: *image,
+        start,
+    });
+    loads.collect()
 }
 
 /// Served tasks that one left out may take the place of.
