@@ -12,7 +12,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, anyhow};
 use highs::{Col, HighsModelStatus, HighsStatus, RowProblem, Sense, SolvedModel};
 use mutual_stage::{Instance, Load, Model, Schedule, validate};
 
@@ -58,7 +58,7 @@ pub(crate) fn solve(instance: &Instance, seconds: f64) -> Result<Reached> {
     let schedule = schedule(&requests, &solved);
     validate(instance, Model::Integral, &schedule)?;
     let weight = schedule.weight(instance);
-    let bound = bound(&solved, weight)?;
+    let bound = bound(instance, &solved, weight)?;
     Ok(Reached { weight, bound, ms })
 }
 
@@ -121,19 +121,22 @@ fn schedule(requests: &[Request], solved: &SolvedModel) -> Schedule {
     requests.iter().filter_map(load).collect()
 }
 
-/// The greatest weight that HiGHS has not excluded; weights are whole numbers.
-fn bound(solved: &SolvedModel, weight: u128) -> Result<u128> {
+/// The greatest weight that HiGHS has not excluded; weights are whole numbers. It may be stopped before it has bounded anything.
+fn bound(instance: &Instance, solved: &SolvedModel, weight: u128) -> Result<u128> {
     if solved.status() == HighsModelStatus::Optimal {
         return Ok(weight);
     }
+    let all = instance
+        .reservations()
+        .iter()
+        .map(|one| u128::from(one.weight));
     let bound = solved
         .double_info_value(c"mip_dual_bound")
         .map_err(failed)?;
-    ensure!(
-        bound.is_finite() && bound >= 0.0,
-        "HiGHS bounds nothing: {bound}"
-    );
-    Ok((bound + WHOLE_WITHIN).floor() as u128)
+    // A float beyond the range becomes its end.
+    Ok(all
+        .sum::<u128>()
+        .min((bound + WHOLE_WITHIN).floor() as u128))
 }
 
 fn failed(status: HighsStatus) -> anyhow::Error {

@@ -143,42 +143,45 @@ pub(crate) fn on_the_stage(
     let before = instance.staged().iter().map(|image| u128::from(image.size));
     let before = before.sum();
     let capacity = u128::from(instance.capacity());
-    let events = events(instance, &loads);
+    let gone = before_all(instance);
+    let events = events(&loads, &gone);
     match model {
         Model::Continuous => continuous(capacity, before, &events),
         Model::Integral => integral(capacity, before, &events),
     }
 }
 
-type Event = (u64, Moment, Placed);
+type Event<'a> = (u64, Moment, &'a Placed);
+
+/// What is staged from the beginning: it only leaves.
+fn before_all(instance: &Instance) -> Vec<Placed> {
+    let staged = instance.staged().iter().map(|image| Placed {
+        size: image.size,
+        start: 0,
+        loading: 0,
+        leaves: instance.leaves_on_link(image.due),
+    });
+    staged.collect()
+}
 
 /// Everything that happens, in order.
-fn events(instance: &Instance, loads: &[Placed]) -> Vec<Event> {
-    let leaving = instance.staged().iter().map(|image| {
-        let at = instance.leaves_on_link(image.due);
-        let gone = Placed {
-            size: image.size,
-            start: 0,
-            loading: 0,
-            leaves: at,
-        };
-        (at, Moment::Leaves, gone)
-    });
+fn events<'a>(loads: &'a [Placed], gone: &'a [Placed]) -> Vec<Event<'a>> {
     // Loads come in the order of their starts, so each of these lists is sorted or nearly so, which makes it quick to sort them together.
-    let starts = loads.iter().map(|load| (load.start, Moment::Starts, *load));
+    let starts = loads.iter().map(|load| (load.start, Moment::Starts, load));
     let ends = loads
         .iter()
-        .map(|load| (load.start + load.loading, Moment::Ends, *load));
+        .map(|load| (load.start + load.loading, Moment::Ends, load));
     let leaves = loads
         .iter()
-        .map(|load| (load.leaves, Moment::Leaves, *load));
-    let mut events: Vec<_> = starts.chain(ends).chain(leaves).chain(leaving).collect();
+        .chain(gone)
+        .map(|load| (load.leaves, Moment::Leaves, load));
+    let mut events: Vec<_> = starts.chain(ends).chain(leaves).collect();
     events.sort_by_key(|(at, moment, _)| (*at, *moment));
     events
 }
 
 /// The whole image counts from the start of its load; room freed at a moment is free at that moment.
-fn integral(capacity: u128, before: u128, events: &[Event]) -> Result<(), u64> {
+fn integral(capacity: u128, before: u128, events: &[Event<'_>]) -> Result<(), u64> {
     let mut held = before;
     for (at, moment, load) in events {
         match moment {
@@ -194,13 +197,13 @@ fn integral(capacity: u128, before: u128, events: &[Event]) -> Result<(), u64> {
 }
 
 /// What has arrived counts. At most one load is under way at a time, so at most one image is there in part.
-fn continuous(capacity: u128, before: u128, events: &[Event]) -> Result<(), u64> {
+fn continuous(capacity: u128, before: u128, events: &[Event<'_>]) -> Result<(), u64> {
     let mut whole = before;
-    let mut under_way: Option<Placed> = None;
+    let mut under_way: Option<&Placed> = None;
     for (at, moment, load) in events {
         let size = u128::from(load.size);
         match moment {
-            Moment::Starts => under_way = Some(*load),
+            Moment::Starts => under_way = Some(load),
             Moment::Ends => {
                 under_way = None;
                 whole += size;
@@ -216,7 +219,7 @@ fn continuous(capacity: u128, before: u128, events: &[Event]) -> Result<(), u64>
 }
 
 /// Whether the whole images and the arrived part of another fit just before `at`.
-fn full(capacity: u128, whole: u128, part: Option<Placed>, at: u64) -> Result<(), u64> {
+fn full(capacity: u128, whole: u128, part: Option<&Placed>, at: u64) -> Result<(), u64> {
     let room = capacity.checked_sub(whole).ok_or(at)?;
     let Some(load) = part else {
         return Ok(());
