@@ -27,7 +27,6 @@ use crate::{Instance, Solution, Unsupported};
 
 pub(crate) use before::Before;
 pub(crate) use floors::Occupied;
-pub(crate) use pareto::Rest;
 pub use scaled::Epsilon;
 
 /// The schedule of greatest weight: Algorithm 1 of the paper, kept to its Pareto front.
@@ -118,14 +117,9 @@ pub(crate) fn best_weight(occupied: &Occupied, items: &[Item]) -> u128 {
     chosen.iter().map(|item| u128::from(item.weight)).sum()
 }
 
-/// What is left after each number of items; see [`Rest`]. `None` if that takes more than `most` states.
-pub(crate) fn rests(occupied: &Occupied, items: &[Item], most: usize) -> Option<Vec<Rest>> {
-    pareto::rests(items, &floors::floors(occupied, items), most)
-}
-
 /// What the first items can weigh, for each number of them; see [`Before`]. `None` if that takes more than `most` states.
-pub(crate) fn befores(capacity: i64, items: &[Item], most: usize) -> Option<Vec<Before>> {
-    before::befores(capacity, items, most)
+pub(crate) fn befores(occupied: &Occupied, items: &[Item], most: usize) -> Option<Vec<Before>> {
+    before::befores(occupied, items, most)
 }
 
 /// The schedule that serves the most reservations, for equal weights, in O(n log n).

@@ -9,19 +9,17 @@ mod chosen;
 mod half;
 mod large;
 mod refill;
-mod relaxed;
 mod search;
 mod small;
 mod windows;
 
 use std::num::NonZeroUsize;
 
-use crate::continuous::Epsilon;
+use crate::continuous::{Epsilon, Occupied};
 use crate::due_order::{self, Item};
 use crate::{Instance, Solution, Unsupported, baseline, continuous};
 
 pub use half::Half;
-use relaxed::Relaxed;
 pub(crate) use search::Search;
 pub(crate) use windows::{ITEMS_MAX as WINDOW_ITEMS_MAX, improve};
 
@@ -129,7 +127,8 @@ pub fn beam(instance: &Instance, width: NonZeroUsize) -> Result<Solution, Unsupp
         cells: BEAM_STATES_MAX as u128 + 1,
         most: BEAM_STATES_MAX as u128,
     };
-    let befores = continuous::befores(capacity, &items, BEAM_STATES_MAX).ok_or(too_many)?;
+    let befores = continuous::befores(&Occupied::nothing(capacity), &items, BEAM_STATES_MAX)
+        .ok_or(too_many)?;
     let chosen = beam::best(capacity, &items, &befores, width.get());
     let kept = refill::refill(capacity, &items, chosen);
     Ok(Solution::bounded(
@@ -139,10 +138,11 @@ pub fn beam(instance: &Instance, width: NonZeroUsize) -> Result<Solution, Unsupp
     ))
 }
 
-/// An upper bound for every integral schedule, mostly below the continuous one where sizes are few; beyond the paper.
+/// An upper bound for every integral schedule, mostly below the continuous one; beyond the paper.
 ///
-/// Loads may be interrupted in it, but each takes room for its whole image from its start. Many different sizes are put into classes, and then the
-/// bound is often no better than the continuous one. A weight that is known to be possible makes it faster; the bound is never below that. Without staged images only.
+/// Bounds for what is due first are lowered one after the other: each by the greatest weight that integral loads can reach over the last two dozen due
+/// dates, with the bound of what is due still earlier. What is due later is only known by how much of the link's time it takes. Where a weight
+/// is known to be possible, the bound is never below that. Linear in n, for about as many steps as images that wait at a time have orders.
 ///
 /// ```
 /// use mutual_stage::{Instance, Reservation, continuous, integral};
@@ -156,47 +156,20 @@ pub fn beam(instance: &Instance, width: NonZeroUsize) -> Result<Solution, Unsupp
 ///
 /// # Errors
 ///
-/// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Unload`], and [`Unsupported::Staged`].
+/// [`Unsupported::LoadTime`] if a load time differs from its size, and [`Unsupported::Unload`].
 pub fn upper_bound(
     instance: &Instance,
     known: u128,
     stop: &mut dyn FnMut() -> bool,
 ) -> Result<u128, Unsupported> {
-    let items = due_order::items(instance)?;
+    let items = due_order::items_beside_staged(instance)?;
     let relaxed = continuous::heaviest(instance)?.bound;
-    let capacity = due_order::capacity(instance);
-    Ok(interrupted_bound(capacity, &items, known, relaxed, stop))
-}
-
-/// The least bound of ever finer grains, until it meets what is known.
-pub(crate) fn interrupted_bound(
-    capacity: i64,
-    items: &[Item],
-    known: u128,
-    relaxed: u128,
-    stop: &mut dyn FnMut() -> bool,
-) -> u128 {
-    let Some(befores) = continuous::befores(capacity, items, BEAM_STATES_MAX) else {
-        return relaxed;
+    let Some(mut search) = Search::new(&Occupied::of(instance), &items, known) else {
+        return Ok(relaxed.max(known));
     };
-    let mut least = relaxed;
-    for classes in CLASSES {
-        let Some(problem) = Relaxed::new(capacity, items, classes) else {
-            continue;
-        };
-        if least <= known {
-            break;
-        }
-        match problem.bound(&befores, known, stop) {
-            Some(bound) => least = least.min(bound),
-            None => break,
-        }
-    }
-    least
+    search.lower_bounds(stop);
+    Ok(search.bound())
 }
-
-/// Classes of sizes: as many as there are sizes, if they are few.
-const CLASSES: [i64; 2] = [6, 12];
 
 /// States that the bounds of a beam may take together.
 const BEAM_STATES_MAX: usize = 1 << 24;

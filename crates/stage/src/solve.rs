@@ -9,8 +9,9 @@ use crate::{Instance, Load, Model, Schedule, Solution, Unsupported, right_tight}
 /// Solves an instance as well as it can until told to stop, and says how good the answer is.
 ///
 /// The continuous model is solved exactly at once. For the integral one, the approximations come first, then the exact search
-/// in ever wider passes: the schedule only gets heavier and the bound only lower, until both meet. `stop` is asked often (at each due date of
-/// each pass); a search that ends at once still answers with an approximation.
+/// in ever wider passes, with better bounds in between: the schedule only gets heavier and the bound only lower, until both meet, or until the widest pass
+/// (262,144 ways at each due date, which keeps memory within limits) has ended. `stop` is asked often (for every few ways at each due date);
+/// a search that ends at once still answers with an approximation.
 ///
 /// ```
 /// use mutual_stage::{Instance, Model, Reservation, solve};
@@ -54,17 +55,25 @@ fn at_large(instance: &Instance, model: Model, stop: &mut dyn FnMut() -> bool) -
     Solution::bounded(instance, loads.collect(), found.bound)
 }
 
-/// Passes that find a good schedule, before time is spent on a better bound: it comes faster when more is known.
-const PASSES_BEFORE_BOUND: u32 = 1;
+/// Labels of a layer in each pass.
+const WIDTHS: [usize; 7] = [1, 8, 64, 512, 1 << 12, 1 << 15, 1 << 18];
+
+/// The pass before which bounds are lowered: it takes less time when a good schedule is known.
+const BOUNDED_WIDTH: usize = 512;
+
+/// The pass before which the schedule is improved locally: it is much slower than all passes before.
+const IMPROVED_WIDTH: usize = 1 << 12;
 
 fn continuous_best(instance: &Instance, items: &[Item]) -> Result<Solution, Unsupported> {
-    let are_equal = items
-        .windows(2)
-        .all(|pair| pair[0].weight == pair[1].weight);
-    match are_equal {
+    match are_equal(items) {
         true => continuous::most(instance),
         false => continuous::heaviest(instance),
     }
+}
+
+fn are_equal(items: &[Item]) -> bool {
+    let mut pairs = items.windows(2);
+    pairs.all(|pair| pair[0].weight == pair[1].weight)
 }
 
 fn integral_best(
@@ -73,49 +82,74 @@ fn integral_best(
     relaxed: &Solution,
     stop: &mut dyn FnMut() -> bool,
 ) -> Solution {
-    let first = match instance.staged() {
-        [] => integral::first_answer(instance, items, relaxed),
-        _ => {
-            let found = at_large(instance, Model::Integral, stop);
-            Solution::bounded(instance, found.schedule, found.bound.min(relaxed.bound))
-        }
-    };
+    let first = first_answer(instance, items, relaxed);
     if first.is_proved_best() {
         return first;
     }
-    let Solution {
-        mut schedule,
-        weight,
-        bound,
-    } = first;
-    let Some(mut search) = Search::new(&Occupied::of(instance), items, weight) else {
-        return Solution::bounded(instance, schedule, bound);
+    let Some(mut search) = Search::new(&Occupied::of(instance), items, first.weight) else {
+        return without_search(instance, first, stop);
     };
-    search.lower_bound_to(bound);
-    let mut bound = bound;
-    let mut has_relaxed = !instance.staged().is_empty();
-    for pass in 1.. {
-        if search.is_done() || stop() {
+    search.lower_bound_to(first.bound);
+    let mut schedule = first.schedule;
+    for width in WIDTHS {
+        // Beside staged images, the first pass is the approximation.
+        let is_first = width == WIDTHS[0] && !instance.staged().is_empty();
+        if search.is_done() || !is_first && stop() {
             break;
         }
-        let found = search.pass(stop);
-        bound = found.bound;
-        if let Some(order) = found.order {
-            schedule = tightened(instance, &order).unwrap_or(schedule);
+        if width == BOUNDED_WIDTH {
+            search.lower_bounds(stop);
         }
-        if pass == PASSES_BEFORE_BOUND && bound > schedule.weight(instance) {
+        if width == IMPROVED_WIDTH {
             schedule = locally_improved(instance, items, schedule, stop);
             search.raise_known_to(schedule.weight(instance));
         }
-        if pass == PASSES_BEFORE_BOUND && bound > schedule.weight(instance) && !has_relaxed {
-            let known = schedule.weight(instance);
-            let capacity = due_order::capacity(instance);
-            bound = integral::interrupted_bound(capacity, items, known, bound, stop);
-            search.lower_bound_to(bound);
-            has_relaxed = true;
+        let order = match is_first {
+            true => search.pass(width, &mut || false),
+            false => search.pass(width, stop),
+        };
+        if let Some(order) = order {
+            schedule = tightened(instance, &order).unwrap_or(schedule);
         }
     }
-    Solution::bounded(instance, schedule, bound)
+    Solution::bounded(instance, schedule, search.bound())
+}
+
+/// The best approximation; nothing yet beside staged images.
+fn first_answer(instance: &Instance, items: &[Item], relaxed: &Solution) -> Solution {
+    if !instance.staged().is_empty() {
+        return Solution::bounded(instance, Schedule::default(), relaxed.bound);
+    }
+    let first = integral::first_answer(instance, items, relaxed);
+    if first.is_proved_best() || !are_equal(items) {
+        return first;
+    }
+    // There are several continuous optima, and halves of another one may be better.
+    match continuous::heaviest(instance) {
+        Ok(other) => heavier(first, integral::first_answer(instance, items, &other)),
+        Err(_) => first,
+    }
+}
+
+fn heavier(one: Solution, other: Solution) -> Solution {
+    match other.weight > one.weight {
+        true => other,
+        false => one,
+    }
+}
+
+/// What there is if the bounds of the search would take too much memory.
+fn without_search(
+    instance: &Instance,
+    first: Solution,
+    stop: &mut dyn FnMut() -> bool,
+) -> Solution {
+    if instance.staged().is_empty() {
+        return first;
+    }
+    let found = at_large(instance, Model::Integral, stop);
+    let bound = found.bound.min(first.bound);
+    Solution::bounded(instance, found.schedule, bound)
 }
 
 /// The same or a heavier schedule, by windows.

@@ -14,6 +14,8 @@ mod definition;
 mod facts;
 #[path = "runner/integral.rs"]
 mod integral;
+#[path = "runner/metamorphic.rs"]
+mod metamorphic;
 #[path = "runner/planner.rs"]
 mod planner;
 #[path = "runner/promises.rs"]

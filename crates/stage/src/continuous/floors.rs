@@ -4,7 +4,7 @@ use crate::Instance;
 use crate::due_order::{self, Item};
 
 /// What staged images take, by the moments at which they leave.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Occupied {
     capacity: i64,
     /// (leaves, bytes that leave then or later), by moment.
@@ -41,6 +41,13 @@ impl Occupied {
     pub(crate) fn room_before(&self, moment: i64) -> i64 {
         let gone = self.steps.partition_point(|(leaves, _)| *leaves < moment);
         self.capacity - self.steps.get(gone).map_or(0, |(_, bytes)| *bytes)
+    }
+
+    /// The moments after `from` and before `until` at which room becomes free.
+    pub(crate) fn moments_between(&self, from: i64, until: i64) -> impl Iterator<Item = i64> {
+        let first = self.steps.partition_point(|(leaves, _)| *leaves <= from);
+        let after = self.moments().skip(first);
+        after.take_while(move |moment| *moment < until)
     }
 
     /// The moments at which room becomes free.

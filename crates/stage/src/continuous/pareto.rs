@@ -31,46 +31,6 @@ pub(super) fn heaviest(items: &[Item], floors: &[i64]) -> Vec<Item> {
     fronts.chosen(items)
 }
 
-/// The greatest weight of what is left from a moment on, by what the link has brought for it before: an upper bound for
-/// every schedule that serves only items after some place in due-date order.
-#[derive(Debug)]
-pub(crate) struct Rest {
-    /// (free until, weight), ascending in weight.
-    front: Vec<(i64, u128)>,
-}
-
-impl Rest {
-    /// The greatest weight that can still be served if the link works for it from `from` on.
-    pub(crate) fn weight(&self, from: i64) -> u128 {
-        let able = self
-            .front
-            .partition_point(|(free_until, _)| *free_until >= from);
-        able.checked_sub(1).map_or(0, |last| self.front[last].1)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.front.len()
-    }
-}
-
-/// What is left after each number of items, from none to all: the last one is empty. `None` if that takes more than `most` states.
-pub(super) fn rests(items: &[Item], floors: &[i64], most: usize) -> Option<Vec<Rest>> {
-    let mut fronts = Fronts::new();
-    let mut rests = vec![fronts.rest()];
-    let mut states = 0;
-    for (position, item) in items.iter().enumerate().rev() {
-        fronts.add(item, floors[position], position);
-        let rest = fronts.rest();
-        states += rest.len();
-        if states > most {
-            return None;
-        }
-        rests.push(rest);
-    }
-    rests.reverse();
-    Some(rests)
-}
-
 /// The front so far, and room for the next one.
 struct Fronts {
     trail: Trail,
@@ -107,14 +67,6 @@ impl Fronts {
             self.trail.release(state.path);
         }
         std::mem::swap(&mut self.front, &mut self.spare);
-    }
-
-    fn rest(&self) -> Rest {
-        let states = self.front.iter();
-        let front = states
-            .map(|state| (state.free_until, state.weight))
-            .collect();
-        Rest { front }
     }
 
     fn chosen(&self, items: &[Item]) -> Vec<Item> {

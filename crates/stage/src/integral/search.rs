@@ -1,61 +1,45 @@
-//! The exact search: labels that run forward in time, one layer for each due date.
+//! The exact search: labels that run backward in time, one layer for each due date.
 //!
-//! # Why images of one size are alike
+//! # Why backward
 //!
-//! When an image is loaded, nothing has to be decided but its size. Which reservation it serves can wait until a due date comes: of the
-//! loaded images of that size, any may be handed over, because all take the same room. So a label says how many images of each size
-//! are on the stage, from when the link is free, and what weight has been served; for k sizes there are at most
-//! (C/s₁ + 1)…(C/s_k + 1) different stages, however many reservations there are. The integral model is therefore solved exactly in time
-//! that grows linearly with n for a fixed set of sizes (beyond the paper). With all sizes different, a label is the set of what is staged.
+//! The latest starts for an order are feasible if any are (INFOCOM 2010). Backward in time they are a queue: when its due date comes, an image is
+//! served or not, and if it is, it stays until the link has loaded it; the link does one load after the other. What an
+//! image weighs and when it is due is past once it is served, so a label needs to know only which sizes wait, from when on the link is
+//! taken, and what weight is served: the integral model is solved exactly in time that grows linearly with n for a fixed set of sizes, and
+//! few images wait at a time even if all sizes differ (beyond the paper).
 //!
 //! # Labels
 //!
-//! Between two due dates room does not change, so each load starts when the link becomes free or at a due date. Of two labels with the same
-//! stage and the same load under way, one that is free no later and weighs no less leads at least as far. A label is dropped if the
-//! continuous optimum of the rest, its staged bytes taken for tokens, cannot bring it above the best schedule known.
+//! When the link becomes free, it does any of the loads that wait. It stands idle beside them only for an image that is due next, which it then
+//! loads at once, and only if nothing else could be loaded meanwhile: in every other case that load can as well be done first. A label is needless if one that weighs no less
+//! [covers](label::Label::covers) it. A label is dropped if an upper bound for what is due before, so many bytes
+//! being left to load, cannot bring it above the best schedule known. That bound is the continuous optimum at first, and lowered by [`chain`].
 //!
 //! # Width
 //!
 //! A layer keeps at most so many labels, those of the greatest bound. The greatest bound that was cut off is remembered, so that every
-//! pass ends with an upper bound, and proves its schedule best if that is no greater. Passes grow wider until then.
+//! pass ends with an upper bound, and proves its schedule best if that is no greater.
 
+mod chain;
+mod label;
 mod layer;
+mod pass;
 mod problem;
 mod sets;
 
 use crate::continuous::Occupied;
 use crate::due_order::Item;
 
-use layer::{Limits, Pass};
+use pass::{Pass, Span};
 use problem::Problem;
 
-/// States that the bounds of all due dates may take together: 1.5 GiB.
+/// States that the bounds of all due dates may take together: 1 GiB.
 const BOUND_STATES_MAX: usize = 1 << 25;
-
-/// What the first pass may spend, and how much more each next one.
-const FIRST: Limits = Limits {
-    width: 64,
-    sizes: 6,
-    ways: 12,
-};
-const WIDER: usize = 8;
-const MORE_SIZES: usize = 2;
-const MORE_WAYS: usize = 2;
-
-/// What a search found.
-#[derive(Debug)]
-pub(crate) struct Found {
-    /// Indices of the reservations served, in the order of their loads; `None` if nothing beats what was known.
-    pub(crate) order: Option<Vec<usize>>,
-    /// No schedule weighs more.
-    pub(crate) bound: u128,
-}
 
 /// A search that can be taken up again, wider each time.
 #[derive(Debug)]
 pub(crate) struct Search {
     problem: Problem,
-    limits: Limits,
     best: u128,
     bound: u128,
 }
@@ -67,10 +51,14 @@ impl Search {
         let bound = problem.bound().max(known);
         Some(Self {
             problem,
-            limits: FIRST,
             best: known,
             bound,
         })
+    }
+
+    /// No schedule weighs more.
+    pub(crate) fn bound(&self) -> u128 {
+        self.bound
     }
 
     /// Whether the best schedule known is proved best.
@@ -89,21 +77,27 @@ impl Search {
         self.bound = self.bound.max(self.best);
     }
 
-    /// One pass, and a wider one next time. `stop` is asked once for each due date.
-    pub(crate) fn pass(&mut self, stop: &mut dyn FnMut() -> bool) -> Found {
-        let outcome = Pass::new(&self.problem, self.limits, self.best).run(stop);
-        self.limits = Limits {
-            width: self.limits.width.saturating_mul(WIDER),
-            sizes: self.limits.sizes.saturating_mul(MORE_SIZES),
-            ways: self.limits.ways.saturating_mul(MORE_WAYS),
+    /// Finds lower bounds for what is due first, and so for all; see [`chain`].
+    pub(crate) fn lower_bounds(&mut self, stop: &mut dyn FnMut() -> bool) {
+        chain::lower(&mut self.problem, &chain::GRAIN, stop);
+        self.lower_bound_to(self.problem.bound());
+    }
+
+    /// One pass that keeps so many labels of each layer: the order of loads, if it weighs more than what was known. `stop` is asked
+    /// several times for each due date.
+    pub(crate) fn pass(
+        &mut self,
+        width: usize,
+        stop: &mut dyn FnMut() -> bool,
+    ) -> Option<Vec<usize>> {
+        let whole = Span {
+            first: 0,
+            last: self.problem.events.len() - 1,
+            debt: 0,
         };
-        if outcome.order.is_some() {
-            self.best = outcome.weight;
-        }
-        self.bound = self.bound.min(outcome.cut_off.max(self.best));
-        Found {
-            order: outcome.order,
-            bound: self.bound,
-        }
+        let outcome = Pass::new(&self.problem, whole, width, self.best).run(stop);
+        self.best = outcome.weight;
+        self.lower_bound_to(outcome.cut_off);
+        outcome.order
     }
 }

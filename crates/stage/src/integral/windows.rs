@@ -13,6 +13,9 @@ use crate::due_order::Item;
 /// Items of a window.
 const WINDOW: usize = 32;
 
+/// Labels of a layer.
+const WIDTH: usize = 64;
+
 /// With so few sizes the search as a whole is quick.
 const FEW_SIZES: usize = 6;
 
@@ -72,7 +75,7 @@ fn improve_window(
         left.push(Item { weight, ..*item });
         known += u128::from(weight) * u128::from(is_served);
     }
-    Search::new(occupied, &left, known)?.pass(stop).order
+    Search::new(occupied, &left, known)?.pass(WIDTH, stop)
 }
 
 fn sum(items: &[Item]) -> Option<u64> {
