@@ -8,7 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::LIMIT;
 
-/// What the link brings in a unit of time, from each moment on.
+/// What the link brings in a unit of time, from each moment on. Both clocks are read in O(k) for k steps.
+///
+/// ```
+/// use mutual_stage::{Bandwidth, Instance, Reservation, continuous};
+///
+/// // Two bytes in a unit of time, and a pause from 5 to 8.
+/// let bandwidth = Bandwidth::new(vec![(0, 2), (5, 0), (8, 2)])?;
+/// assert_eq!((bandwidth.bytes_by(7), bandwidth.bytes_by(9)), (10, 12));
+/// assert_eq!(bandwidth.last_moment(10), 8);
+/// let reservations = vec![Reservation::new(8, 4, 1), Reservation::new(4, 8, 1)];
+/// let instance = Instance::new(12, reservations)?.with_bandwidth(bandwidth)?;
+/// assert_eq!(continuous::heaviest(&instance)?.weight, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<(u64, u64)>", into = "Vec<(u64, u64)>")]
 pub struct Bandwidth {

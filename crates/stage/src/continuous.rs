@@ -58,6 +58,16 @@ pub fn heaviest(instance: &Instance) -> Result<Solution, Unsupported> {
 
 /// The same as [`heaviest`] by the table that the paper prints, in O(n · W) time and O(n · W) bits for a total weight W.
 ///
+/// ```
+/// use mutual_stage::{Instance, Reservation, continuous};
+///
+/// let reservations = (1..50).map(|j| Reservation::new(1 + j % 7, 3 * j, 1 + j % 5));
+/// let instance = Instance::new(10, reservations.collect())?;
+/// let by_table = continuous::heaviest_by_table(&instance)?;
+/// assert_eq!(by_table.weight, continuous::heaviest(&instance)?.weight);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// As for [`heaviest`], and [`Unsupported::Table`] if the table is too large.

@@ -14,7 +14,17 @@ pub struct Infeasible {
     pub reservation: usize,
 }
 
-/// The schedule with the latest starts for an order of reservations, on the link's clock. The stage's capacity plays no part in it.
+/// The schedule with the latest starts for an order of reservations, on the link's clock, in O(n). The stage's capacity plays no part in it.
+///
+/// ```
+/// use mutual_stage::{Instance, Reservation, right_tight};
+///
+/// let reservations = vec![Reservation::new(4, 9, 1), Reservation::new(4, 12, 1)];
+/// let schedule = right_tight(&Instance::new(10, reservations)?, &[0, 1])?;
+/// let starts: Vec<_> = schedule.loads().iter().map(|load| load.start).collect();
+/// assert_eq!(starts, [4, 8]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -39,7 +49,19 @@ pub fn right_tight(instance: &Instance, order: &[usize]) -> Result<Schedule, Inf
     Ok(loads.into())
 }
 
-/// The right-tight form of a schedule: the same order with the latest starts. Feasible if the given one is.
+/// The right-tight form of a schedule: the same order with the latest starts, in O(n). Feasible if the given one is (INFOCOM 2010).
+///
+/// ```
+/// use mutual_stage::{Instance, Model, Reservation, baseline, tighten, validate};
+///
+/// let reservations = vec![Reservation::new(4, 9, 1), Reservation::new(4, 12, 1)];
+/// let instance = Instance::new(10, reservations)?;
+/// let early = baseline::forward_edd(&instance, Model::Integral)?;
+/// let late = tighten(&instance, &early)?;
+/// assert_eq!((early.loads()[0].start, late.loads()[0].start), (0, 4));
+/// assert_eq!(validate(&instance, Model::Integral, &late), Ok(()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///

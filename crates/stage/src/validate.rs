@@ -53,6 +53,20 @@ pub enum Violation {
 /// Takes O(n log n) and knows load times that differ from sizes: under [`Model::Continuous`] such an image arrives at a
 /// constant rate.
 ///
+/// ```
+/// use mutual_stage::{Instance, Load, Model, Reservation, Schedule, Violation, validate};
+///
+/// let reservations = vec![Reservation::new(6, 8, 1), Reservation::new(6, 20, 1)];
+/// let instance = Instance::new(10, reservations)?;
+/// let loads = [(0, 0), (1, 7)].map(|(reservation, start)| Load { reservation, start });
+/// let schedule: Schedule = loads.into_iter().collect();
+/// // At 7 there is room for one byte, not yet for six.
+/// assert_eq!(validate(&instance, Model::Continuous, &schedule), Ok(()));
+/// let overflow = Violation::Overflow { at: 7 };
+/// assert_eq!(validate(&instance, Model::Integral, &schedule), Err(overflow));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// The first rule broken, as a [`Violation`].

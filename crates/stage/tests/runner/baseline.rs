@@ -48,13 +48,26 @@ fn plain_forward(given: &Instance, model: Model) -> Schedule {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
     fn they_follow_their_definitions(given in small::any(3)) {
         for model in MODELS {
             prop_assert_eq!(backward_edd(&given, model).unwrap(), plain_backward(&given, model));
             prop_assert_eq!(forward_edd(&given, model).unwrap(), plain_forward(&given, model));
+        }
+    }
+
+    #[test]
+    fn they_do_not_depend_on_the_unit(given in small::any(3), unit in 1u64..1_000_000_000) {
+        let rows = given.reservations().iter().map(|r| (r.size * unit, r.due * unit, r.weight));
+        let scaled = small::instance(given.capacity() * unit, &rows.collect::<Vec<_>>());
+        for model in MODELS {
+            for rule in [backward_edd, forward_edd, blind_edd] {
+                let loads = rule(&given, model).unwrap().loads().to_vec();
+                let loads = loads.into_iter().map(|load| Load { start: load.start * unit, ..load });
+                prop_assert_eq!(rule(&scaled, model).unwrap(), loads.collect());
+            }
         }
     }
 

@@ -47,7 +47,7 @@ fn fluid_best(given: &Instance) -> u128 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
     fn the_front_is_exact(given in small::any(5)) {

@@ -52,7 +52,31 @@ fn spans_hold(instance: &Instance, schedule: &Schedule) -> bool {
     })
 }
 
+/// No load starts before a moment at which a staged image leaves, or its own due date, less the room just before it.
+fn floors_beside_staged_hold(instance: &Instance, schedule: &Schedule) -> bool {
+    let room_before = |moment: u64| {
+        let there = instance.staged().iter().filter(|image| image.due >= moment);
+        instance.capacity() - there.map(|image| image.size).sum::<u64>()
+    };
+    schedule.loads().iter().all(|load| {
+        let due = instance.reservations()[load.reservation].due;
+        let leaving = instance.staged().iter().map(|image| image.due);
+        let mut moments = leaving.filter(|moment| *moment <= due).chain([due]);
+        moments.all(|moment| load.start >= moment.saturating_sub(room_before(moment)))
+    })
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn staged_images_only_raise_the_earliest_starts(given in small::beside_staged(1)) {
+        for schedule in by_due_date(&given) {
+            let fits = validate(&given, Model::Continuous, &schedule).is_ok();
+            prop_assert_eq!(fits, floors_beside_staged_hold(&given, &schedule));
+        }
+    }
+
     #[test]
     fn latest_starts_are_as_good_as_any(given in small::any_load_times()) {
         for order in brute::orders(given.reservations().len()) {

@@ -256,6 +256,29 @@ fn rough_world() -> impl Strategy<Value = Vec<Happening>> {
     prop::collection::vec(happening, 0..60)
 }
 
+fn moved_by(shift: u64, admission: Admission) -> Admission {
+    match admission {
+        Admission::Accepted {
+            start,
+            ready,
+            displaced,
+        } => Admission::Accepted {
+            start: start + shift,
+            ready: ready + shift,
+            displaced,
+        },
+        Admission::Rejected {
+            reason,
+            works_from,
+            lacks,
+        } => Admission::Rejected {
+            reason,
+            works_from: works_from.map(|due| due + shift),
+            lacks,
+        },
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
@@ -266,6 +289,39 @@ proptest! {
         world.happen(Happening::Wait(60));
         prop_assert!(world.broken.is_empty(), "{:?}", world.broken);
         prop_assert!(world.promised.is_empty());
+    }
+
+    #[test]
+    fn the_beginning_and_the_unit_do_not_matter(
+        site in site(),
+        requests in prop::collection::vec(request(), 0..30),
+        shift in 0u64..1_000,
+        unit in 1u64..1_000_000,
+    ) {
+        let other = Site {
+            capacity: site.capacity * unit,
+            rate: site.rate * unit,
+            ..site
+        };
+        let mut one = Planner::new(site, 0).unwrap();
+        let mut later = Planner::new(other, shift).unwrap();
+        for request in requests {
+            let moved = Request {
+                size: request.size * unit,
+                due: request.due + shift,
+                ..request
+            };
+            let admission = one.offer(request).map(|admission| moved_by(shift, admission));
+            let admission = admission.map_err(|error| match error {
+                RequestError::Size { image, known, given } => RequestError::Size {
+                    image,
+                    known: known * unit,
+                    given: given * unit,
+                },
+                error => error,
+            });
+            prop_assert_eq!(later.offer(moved), admission);
+        }
     }
 
     #[test]
@@ -337,6 +393,44 @@ fn a_failed_load_breaks_what_cannot_wait_and_says_why() {
         .map(|broken| (broken.request, broken.cause))
         .collect();
     assert_eq!(causes, [(1, Cause::LoadFailed)]);
+}
+
+#[test]
+fn sites_out_of_range_are_refused() {
+    let refused = |site, now| Planner::new(site, now).unwrap_err().to_string();
+    let site = |capacity, unload| Site {
+        capacity,
+        unload,
+        ..SITE
+    };
+    assert!(refused(site(0, 0), 0).starts_with("capacity is 0"));
+    assert!(refused(site(1, u64::MAX), 0).starts_with("unload is"));
+    assert!(refused(SITE, u64::MAX).starts_with("now is"));
+}
+
+#[test]
+fn the_impossible_is_rejected_and_says_why() {
+    let mut planner = Planner::new(SITE, 5).unwrap();
+    let mut why = |request| match planner.offer(request).unwrap() {
+        Admission::Rejected {
+            reason,
+            works_from,
+            lacks,
+        } => (reason, works_from, lacks),
+        accepted @ Admission::Accepted { .. } => panic!("{accepted:?}"),
+    };
+    let large = (Reason::LargerThanStage, None, None);
+    assert_eq!(why(wanted(1, 11, 90, u64::MAX, true)), large);
+    let soon = (Reason::DueTooSoon, Some(11), None);
+    assert_eq!(why(wanted(1, 6, 10, u64::MAX, true)), soon);
+    planner.bandwidth_changed(0, 5);
+    let mut why = |request| planner.offer(request).unwrap();
+    let down = Admission::Rejected {
+        reason: Reason::DueTooSoon,
+        works_from: None,
+        lacks: None,
+    };
+    assert_eq!(why(wanted(1, 1, mutual_stage::LIMIT, 1, false)), down);
 }
 
 #[test]

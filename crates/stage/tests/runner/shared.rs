@@ -109,6 +109,25 @@ proptest! {
     }
 
     #[test]
+    fn unit_and_numbering_do_not_matter(given in any(), unit in 1u64..1_000_000) {
+        let images = given.images().iter().rev().map(|image| Image {
+            size: image.size * unit,
+            load_time: Some(image.load_time.unwrap_or(image.size) * unit),
+        });
+        let tasks = given.tasks().iter().rev().map(|task| Task {
+            due: task.due * unit,
+            weight: task.weight,
+            images: task.images.iter().map(|image| given.images().len() - 1 - image).collect(),
+        });
+        let site = site(given.site().capacity() * unit).with_unload(given.site().unload() * unit).unwrap();
+        let other = Shared::new(&site, images.collect(), tasks.collect()).unwrap();
+        for model in MODELS {
+            let weight = |given: &Shared| shared::solve(given, model, &mut || false).weight;
+            prop_assert_eq!(weight(&other), weight(&given));
+        }
+    }
+
+    #[test]
     fn plain_instances_are_the_special_case(given in small::any(5)) {
         let plain = Shared::plain(&given);
         for model in MODELS {
@@ -172,4 +191,48 @@ fn one_load_serves_all_who_need_it() {
         given.validate(Model::Integral, &useless),
         Err(SharedViolation::Useless { image: 1 })
     );
+}
+
+#[test]
+fn what_is_out_of_range_is_named() {
+    let image = |size, load_time| Image { size, load_time };
+    let task = |due, images: &[usize]| Task {
+        due,
+        weight: 1,
+        images: images.to_vec(),
+    };
+    let refused = |image, task| {
+        let given = Shared::new(&site(5), vec![image], vec![task]);
+        given.unwrap_err().to_string()
+    };
+    let one = image(1, None);
+    assert!(refused(image(0, None), task(1, &[0])).starts_with("image 0: size is 0"));
+    assert!(refused(image(1, Some(0)), task(1, &[0])).starts_with("image 0: load_time is 0"));
+    assert!(refused(one, task(u64::MAX, &[0])).starts_with("task 0: due is"));
+    for images in [&[][..], &[1], &[0, 0]] {
+        assert!(refused(one, task(1, images)).starts_with("task 0: it must name"));
+    }
+}
+
+#[test]
+fn the_greatest_numbers_are_served_and_the_impossible_is_not() {
+    let limit = mutual_stage::LIMIT;
+    let images = [(limit, None), (limit, Some(1)), (1, Some(limit))];
+    let images = images.map(|(size, load_time)| Image { size, load_time });
+    let tasks = [(limit, 0), (limit, 1), (limit, 2), (0, 0)];
+    let tasks = tasks.map(|(due, image)| Task {
+        due,
+        weight: u64::MAX,
+        images: vec![image],
+    });
+    let site = site(limit).with_unload(limit).unwrap();
+    let given = Shared::new(&site, images.into(), tasks.into()).unwrap();
+    for model in MODELS {
+        let found = shared::solve(&given, model, &mut || false);
+        assert_eq!(given.validate(model, &found.schedule), Ok(()));
+        assert_eq!(
+            (found.weight, found.bound),
+            (u64::MAX.into(), u64::MAX.into())
+        );
+    }
 }
