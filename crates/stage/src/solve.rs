@@ -103,6 +103,7 @@ fn integral_best(
         if width == IMPROVED_WIDTH {
             schedule = locally_improved(instance, items, schedule, stop);
             search.raise_known_to(schedule.weight(instance));
+            search.lower_bounds_further(stop);
         }
         let order = match is_first {
             true => search.pass(width, &mut || false),

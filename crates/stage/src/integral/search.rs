@@ -79,7 +79,16 @@ impl Search {
 
     /// Finds lower bounds for what is due first, and so for all; see [`chain`].
     pub(crate) fn lower_bounds(&mut self, stop: &mut dyn FnMut() -> bool) {
-        chain::lower(&mut self.problem, &chain::GRAIN, stop);
+        self.lower_bounds_by(&chain::COARSE, stop);
+    }
+
+    /// Finds still lower bounds, in more time.
+    pub(crate) fn lower_bounds_further(&mut self, stop: &mut dyn FnMut() -> bool) {
+        self.lower_bounds_by(&chain::FINE, stop);
+    }
+
+    fn lower_bounds_by(&mut self, grain: &chain::Grain, stop: &mut dyn FnMut() -> bool) {
+        chain::lower(&mut self.problem, grain, stop);
         self.lower_bound_to(self.problem.bound());
     }
 

@@ -28,12 +28,19 @@ pub(super) struct Grain {
     wide: usize,
 }
 
-pub(super) const GRAIN: Grain = Grain {
+/// Closes four fifths of the gap to the continuous bound on general instances.
+pub(super) const COARSE: Grain = Grain {
     step: 8,
     depth: 24,
     levels: 8,
     narrow: 16,
     wide: 512,
+};
+
+/// Closes nine tenths, in five times the time.
+pub(super) const FINE: Grain = Grain {
+    depth: 40,
+    ..COARSE
 };
 
 /// Lowers all bounds, as far as time allows.
