@@ -2,7 +2,7 @@
 
 use super::run::{ALGORITHMS, BEST, BLIND, FOREST};
 use super::{Mean, Report};
-use crate::commands::stage::picture::{Anchor, BLACK, GREY, PALE, Picture, SERIES};
+use crate::commands::stage::picture::{Anchor, BLACK, Colour, GREY, PALE, Picture, SERIES};
 
 const WIDTH: f32 = 1_000.0;
 const HEIGHT: f32 = 660.0;
@@ -16,10 +16,11 @@ const NOT_DRAWN: [usize; 2] = [BLIND, FOREST];
 /// Half the distance of the outermost whiskers.
 const WHISKERS: f32 = 7.0;
 
-/// Places of those algorithms that are drawn, bounds first so that others lie on them.
+/// Places of those algorithms that are drawn: bounds below all others, the best on top.
 fn drawn() -> impl Iterator<Item = usize> {
-    (0..ALGORITHMS.len())
-        .rev()
+    let bounds = BEST + 1..ALGORITHMS.len();
+    bounds
+        .chain(0..=BEST)
         .filter(|place| !NOT_DRAWN.contains(place))
 }
 
@@ -117,21 +118,26 @@ fn grid(picture: &mut Picture, report: &Report, axes: &Axes) {
 }
 
 fn series(picture: &mut Picture, report: &Report, axes: &Axes, (rank, place): (usize, usize)) {
-    let colour = SERIES[rank % SERIES.len()];
+    let tint = colour(rank);
     let points = report
         .rows
         .iter()
         .map(|row| (axes.x(row.capacity_gb), row.reached[place].percent));
     let line = points.clone().map(|(x, percent)| (x, axes.y(percent.mean)));
-    picture.line(line.collect(), width(place), colour);
+    picture.line(line.collect(), width(place), tint);
     let steps = drawn().count().saturating_sub(1).max(1) as f32;
     for (x, percent) in points {
         // Whiskers stand side by side.
         let x = x + WHISKERS * (2.0 * rank as f32 / steps - 1.0);
         let (low, high) = ends(percent);
-        picture.line(vec![(x, axes.y(low)), (x, axes.y(high))], 1.0, colour);
-        picture.bar((x - 1.5, axes.y(percent.mean) - 1.5), (3.0, 3.0), colour);
+        picture.line(vec![(x, axes.y(low)), (x, axes.y(high))], 1.0, tint);
+        picture.bar((x - 1.5, axes.y(percent.mean) - 1.5), (3.0, 3.0), tint);
     }
+}
+
+/// The last one, grey, for the integral bound, on which the best is seen well.
+fn colour(rank: usize) -> Colour {
+    SERIES[(rank + SERIES.len() - 1) % SERIES.len()]
 }
 
 /// Bounds are broad, so that what reaches them can be seen on them.
@@ -162,11 +168,7 @@ fn legend(picture: &mut Picture, report: &Report) {
         let y = TOP + 20.0 + row as f32 * 22.0;
         let x = WIDTH - RIGHT + 22.0;
         let thick = width(place) + 1.0;
-        picture.bar(
-            (x, y - thick / 2.0),
-            (18.0, thick),
-            SERIES[rank % SERIES.len()],
-        );
+        picture.bar((x, y - thick / 2.0), (18.0, thick), colour(rank));
         picture.text((x + 26.0, y), Anchor::Start, BLACK, ALGORITHMS[place]);
     }
 }
