@@ -29,6 +29,7 @@ use crate::store::StoreError;
 mod pack;
 mod read;
 mod record;
+mod remove;
 mod select;
 mod unpack;
 
@@ -37,6 +38,7 @@ mod tests;
 
 pub use pack::{Packed, Skipped, pack, pack_selected};
 pub use read::{Entries, FileReader, Tree};
+pub use remove::remove;
 pub use select::{Choice, Globs, everything};
 pub use unpack::Unpacked;
 

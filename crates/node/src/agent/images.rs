@@ -10,7 +10,7 @@ use std::{fs, io};
 use async_trait::async_trait;
 use mutual_data::dag::Node;
 use mutual_data::image::ImageError;
-use mutual_data::{BlockStore, Cid, address};
+use mutual_data::{BlockStore, Cid, address, tree};
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::job::{Failure, Image};
 
@@ -62,10 +62,8 @@ impl Images {
         runtime: Runtime,
         puller: Option<Arc<dyn Puller>>,
     ) -> io::Result<Self> {
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir_all(&dir)?,
-        }
+        tree::remove(&dir)?;
+        fs::create_dir_all(&dir)?;
         Ok(Self {
             dir,
             runtime,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mutual_data::transfer::{FetchOptions, TransferError};
-use mutual_data::tree::{Limits, TreeError};
+use mutual_data::tree::{self, Limits, TreeError};
 use mutual_data::{Cid, DataKey};
 use mutual_demand::Manifest;
 use mutual_model::job::{Failure, IsolationClass};
@@ -92,7 +92,7 @@ impl Attempt {
                 Err(error) => {
                     tracing::warn!(job = %self.key.job, %error, "checkpoint cannot be restored");
                     // What was unpacked of it must not mix with the next one.
-                    let _ = std::fs::remove_dir_all(&target);
+                    let _ = tree::remove(&target);
                     let made = std::fs::create_dir_all(&target);
                     made.map_err(|error| not_started(format!("checkpoint: {error}"), true))?;
                 }

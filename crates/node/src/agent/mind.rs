@@ -16,7 +16,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::attempt::{Attempt, Handle, Order, Workshop, task_dir};
 use super::clock;
 use super::runs::Incarnations;
-use super::shelf::remove_tree;
 use super::stores::{StoreLink, Stores, claimed, renewed};
 
 /// While claims are held the loop looks at the clock this often: tokio's timers stand still while
@@ -326,7 +325,7 @@ impl Mind {
         self.attempts.remove(key);
         let dir = task_dir(&self.shop.tasks, key);
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = remove_tree(&dir) {
+            if let Err(error) = mutual_data::tree::remove(&dir) {
                 tracing::warn!(dir = %dir.display(), %error, "task directory stays");
             }
         });

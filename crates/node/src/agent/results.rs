@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use mutual_data::DataKey;
-use mutual_data::tree::PackOptions;
+use mutual_data::tree::{self, PackOptions};
 use mutual_demand::{
     Artifact, CheckpointReport, Disposition, FinishReply, FinishRequest, Manifest, Metrics,
     Outcome, ResultView, StoreError, StoreResult,
@@ -67,7 +67,7 @@ impl Attempt {
         let layout = Layout::of(self.dir());
         let clear = move || {
             for dir in [layout.output(), layout.tmp()] {
-                let _ = std::fs::remove_dir_all(dir);
+                let _ = tree::remove(&dir);
             }
         };
         let _ = tokio::task::spawn_blocking(clear).await;

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use mutual_data::{Cid, DataKey};
+use mutual_data::{Cid, DataKey, tree};
 
 /// Bytes of trees that are kept though no task uses them at the moment, in all.
 const KEPT_BYTES_MAX: u64 = 1 << 30;
@@ -45,7 +45,7 @@ impl Drop for Unpacked {
     fn drop(&mut self) {
         let dir = std::mem::take(&mut self.dir);
         let remove = move || {
-            if let Err(error) = remove_tree(&dir) {
+            if let Err(error) = tree::remove(&dir) {
                 tracing::warn!(dir = %dir.display(), %error, "an unpacked input stays");
             }
         };
@@ -69,7 +69,7 @@ pub(super) struct Shelf {
 impl Shelf {
     /// An empty shelf in `dir`; what an earlier process left there is removed.
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
-        remove_tree(&dir)?;
+        tree::remove(&dir)?;
         fs::create_dir_all(&dir)?;
         Ok(Self {
             dir: fs::canonicalize(dir)?,
@@ -140,39 +140,10 @@ impl Kept {
     }
 }
 
-/// Removes a directory and all below it, read-only directories too; no link is followed. That it is not there is fine.
-pub(super) fn remove_tree(dir: &Path) -> io::Result<()> {
-    let removed = fs::remove_dir_all(dir).or_else(|error| match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            open_up(dir)?;
-            fs::remove_dir_all(dir)
-        }
-        _ => Err(error),
-    });
-    removed.or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })
-}
-
-/// Lets the owner of a directory, and of those below it, list and change it.
-fn open_up(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            open_up(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::convert::Infallible;
-    use std::os::unix::fs::PermissionsExt as _;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     fn address(n: u8) -> Address {
@@ -258,22 +229,5 @@ mod tests {
         until_left(&shelf, 0).await;
         let tree = shelf.tree(address(1), 7, fill, never).await.unwrap();
         assert!(tree.dir().join("file").exists());
-    }
-
-    #[test]
-    fn read_only_directories_are_removed_and_links_are_not_followed() {
-        let dir = tempfile::tempdir().unwrap();
-        let (outside, tree) = (dir.path().join("outside"), dir.path().join("tree"));
-        fs::create_dir_all(tree.join("a/b")).unwrap();
-        fs::create_dir(&outside).unwrap();
-        std::os::unix::fs::symlink(&outside, tree.join("a/link")).unwrap();
-        for part in ["a/b", "a"] {
-            fs::set_permissions(tree.join(part), fs::Permissions::from_mode(0o500)).unwrap();
-        }
-        let before = fs::metadata(&outside).unwrap().permissions().mode();
-        remove_tree(&tree).unwrap();
-        assert!(!tree.exists());
-        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode(), before);
-        remove_tree(&tree).unwrap();
     }
 }

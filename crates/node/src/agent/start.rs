@@ -33,7 +33,7 @@ use super::outbox::Outbox;
 use super::presence::{HINT_PAUSE, Presence};
 use super::runs::Incarnations;
 use super::server::{self, Doors};
-use super::shelf::{Shelf, remove_tree};
+use super::shelf::Shelf;
 use super::stores::{KnownStore, StoreLink, Stores};
 use crate::auth::{NodeSigner, principal_of};
 use crate::liveness::{AgentDoor, Poke, SessionPlace, keep_session};
@@ -408,7 +408,7 @@ fn open_shop(
     let dir = |name: &str| config.data_dir.join(name);
     let tasks = dir("tasks");
     // The runtime has killed what ran in there; here goes what it left.
-    remove_tree(&tasks)?;
+    mutual_data::tree::remove(&tasks)?;
     fs::create_dir_all(&tasks)?;
     let outbox = Outbox::open(dir("outbox"))?;
     let metrics = Metrics::default();

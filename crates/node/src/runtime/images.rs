@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use mutual_data::address::Cid;
 use mutual_data::image::{Image, ImageError, UnpackOptions};
 use mutual_data::store::BlockStore;
+use mutual_data::tree;
 use oci_spec::image::ImageConfiguration;
 
 use super::spec::{Rootfs, RunSpec};
@@ -86,7 +87,7 @@ impl Images {
             used: Mutex::default(),
         };
         for place in images.places().filter(|place| is_draft(place)) {
-            let _ = fs::remove_dir_all(place);
+            let _ = tree::remove(&place);
         }
         Ok(images)
     }
@@ -142,7 +143,7 @@ impl Images {
         let leaving: Vec<_> = places.filter_map(|place| self.set_aside(&place)).collect();
         drop(used);
         for place in leaving {
-            let _ = fs::remove_dir_all(place);
+            let _ = tree::remove(&place);
         }
     }
 
