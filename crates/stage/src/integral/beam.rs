@@ -1,7 +1,7 @@
 //! The beam in due-date order: take or skip, from the latest due date to the earliest, and keep the most promising ways.
 //!
 //! A way knows its weight, until when the link is free, and the loads planned so far: whether one more fits depends only on the load
-//! under way just before its due date (see [`super::chosen::fits`]). Ways are ranked by their weight and the continuous optimum of what comes
+//! under way just before its due date (see [`super::refill`]). Ways are ranked by their weight and the continuous optimum of what comes
 //! before. At unlimited width the result is the best of all schedules in due-date order (beyond the paper).
 
 use std::cmp::Reverse;
