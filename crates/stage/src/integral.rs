@@ -27,6 +27,15 @@ pub(crate) use windows::{ITEMS_MAX as WINDOW_ITEMS_MAX, improve};
 ///
 /// Time is that of [`continuous::heaviest`], and then O(n · r) to refill with r reservations left over.
 ///
+/// ```
+/// use mutual_stage::{Instance, Reservation, integral};
+///
+/// let reservations = [(5, 9), (3, 13), (3, 17), (9, 20)].map(|(size, due)| Reservation::new(size, due, 1));
+/// let solution = integral::approximate(&Instance::new(9, reservations.into())?)?;
+/// assert!(2 * solution.weight >= solution.bound);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Unsupported::LoadTime`] if a load time differs from its size.
@@ -42,6 +51,17 @@ pub fn approximate(instance: &Instance) -> Result<Solution, Unsupported> {
 
 /// One of the ways to make a continuous optimum integral, without refilling, to be compared with the others.
 ///
+/// ```
+/// use mutual_stage::integral::{Half, half};
+/// use mutual_stage::{Instance, Reservation};
+///
+/// let reservations = [(5, 9), (3, 13), (3, 17), (9, 20)].map(|(size, due)| Reservation::new(size, due, 1));
+/// let instance = Instance::new(9, reservations.into())?;
+/// let kept = Half::ALL.map(|kind| half(&instance, kind).map(|solution| solution.weight));
+/// assert!(kept.iter().all(|kept| kept.as_ref().is_ok_and(|weight| *weight >= 2)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Unsupported::LoadTime`] if a load time differs from its size.
@@ -55,6 +75,18 @@ pub fn half(instance: &Instance, half: Half) -> Result<Solution, Unsupported> {
 }
 
 /// The paper's weighted 2 (1 + ε)-approximation: [`Half::FromRight`] of a continuous schedule found by the FPTAS, in O(n³ / ε).
+///
+/// ```
+/// use mutual_stage::continuous::Epsilon;
+/// use mutual_stage::{Instance, Reservation, integral};
+///
+/// let reservations = (1..40).map(|j| Reservation::new(if j % 2 == 0 { 30 } else { 4 }, 12 * j, 1 + j % 7));
+/// let instance = Instance::new(40, reservations.collect())?;
+/// let tenth = Epsilon::millionths(100_000).ok_or("out of range")?;
+/// let solution = integral::half_of_near_heaviest(&instance, tenth)?;
+/// assert!(22 * solution.weight >= 10 * solution.bound);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
@@ -116,6 +148,20 @@ pub fn small_images(instance: &Instance) -> Result<Solution, Unsupported> {
 /// O(n · width · k) for k images on the stage at a time. With unlimited width it is the best in due-date order, which may be less
 /// than the best of all.
 ///
+/// ```
+/// use std::num::NonZeroUsize;
+///
+/// use mutual_stage::{Instance, Model, Reservation, integral, solve};
+///
+/// // All three can be served, but only if the large one is loaded before the one due at 10.
+/// let reservations = [(1, 9), (1, 10), (6, 11)].map(|(size, due)| Reservation::new(size, due, 1));
+/// let instance = Instance::new(7, reservations.into())?;
+/// let width = NonZeroUsize::new(200).ok_or("no width")?;
+/// assert_eq!(integral::beam(&instance, width)?.weight, 2);
+/// assert_eq!(solve(&instance, Model::Integral, &mut || false).weight, 3);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Table`] if the bounds that rank its ways take too much memory.
@@ -176,6 +222,16 @@ const BEAM_STATES_MAX: usize = 1 << 24;
 
 /// The schedule of greatest weight when all images have one size: the continuous optimum of a stage that holds a whole number of them.
 ///
+/// ```
+/// use mutual_stage::{Instance, Reservation, integral};
+///
+/// // Two fit at a time; the third of those due together is one too many.
+/// let reservations = [60, 60, 60, 90].map(|due| Reservation::new(30, due, 1));
+/// let solution = integral::equal_sizes(&Instance::new(80, reservations.into())?)?;
+/// assert_eq!((solution.weight, solution.is_proved_best()), (3, true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Size`] if sizes differ.
@@ -198,6 +254,16 @@ pub fn equal_sizes(instance: &Instance) -> Result<Solution, Unsupported> {
 /// No two can be on the stage together, and each is there for the shortest time when it is loaded just before its due date: weighted
 /// interval scheduling on [due − size, due).
 ///
+/// ```
+/// use mutual_stage::{Instance, Reservation, integral};
+///
+/// // No two can be there together: the second would have to load before the first has left.
+/// let reservations = [(6, 10), (7, 15), (8, 23)].map(|(size, due)| Reservation::new(size, due, 1));
+/// let solution = integral::large_images(&Instance::new(10, reservations.into())?)?;
+/// assert_eq!((solution.weight, solution.is_proved_best()), (2, true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// [`Unsupported::LoadTime`] if a load time differs from its size, [`Unsupported::Small`] if an image fits twice.
@@ -209,6 +275,16 @@ pub fn large_images(instance: &Instance) -> Result<Solution, Unsupported> {
 
 /// The same as [`large_images`], by the paper's dynamic program that runs forward in time: due dates in order, and a Pareto front of weight and of
 /// the moment from which the stage is free. O(n · F) for fronts of F states.
+///
+/// ```
+/// use mutual_stage::{Instance, Reservation, integral};
+///
+/// let reservations = (1..50).map(|j| Reservation::new(6 + j % 4, 4 * j, 1 + j % 5));
+/// let instance = Instance::new(10, reservations.collect())?;
+/// let forward = integral::large_images_forward(&instance)?;
+/// assert_eq!(forward.weight, integral::large_images(&instance)?.weight);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
 ///
