@@ -45,10 +45,15 @@ pub async fn keep(
         bytes: request.bytes,
         seconds: request.duration.as_secs(),
     };
-    frame::write_message(&mut writer, ask).await?;
-    match frame::read(&mut reader, IDLE).await? {
-        Some(Frame::Message(Message::Keeping)) => {}
-        other => return Err(unexpected(other)),
+    let asked = frame::write_message(&mut writer, ask).await;
+    match (frame::read(&mut reader, IDLE).await, asked) {
+        (Ok(Some(Frame::Message(Message::Keeping))), Ok(())) => {}
+        // Whoever refuses the caller itself stops reading: its reason may come although asking failed.
+        (Ok(refused @ Some(Frame::Message(Message::Refused { .. }))), _) => {
+            return Err(unexpected(refused));
+        }
+        (_, Err(error)) => return Err(error),
+        (answer, Ok(())) => return Err(unexpected(answer?)),
     }
     match answer_wants(store, request.root, &mut reader, &mut writer).await? {
         Some(Message::Kept { receipt }) => check(*receipt, holder_key, request),
