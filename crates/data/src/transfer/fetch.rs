@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-use super::frame::{self, Frame, Message};
+use super::frame::{self, Message};
 use super::plan::{Plan, ProviderId, Wanted};
 use super::{Dial, TransferError, blocking, session};
 use crate::address::{AddressError, Cid};
@@ -507,15 +507,10 @@ async fn visit(
     };
     let stream = frame::within(stall, async { Ok(opening.await?) }).await?;
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let open = frame::write_message(&mut writer, Message::Open { root: *root });
-    frame::within(stall, open).await?;
-    match frame::read(&mut reader, stall).await? {
-        Some(Frame::Message(Message::Opened)) => {}
-        Some(Frame::Message(Message::Refused { reason })) => {
-            return Err(TransferError::Refused(frame::shorten(&reason)));
-        }
-        None => return Err(TransferError::Io(std::io::ErrorKind::UnexpectedEof.into())),
-        Some(_) => return Err(TransferError::Protocol("no answer to open".into())),
+    let open = Message::Open { root: *root };
+    match frame::ask(&mut reader, &mut writer, open, stall).await? {
+        Message::Opened => {}
+        _ => return Err(TransferError::Protocol("no answer to open".into())),
     }
     shared.set_state(id, ProviderState::Active);
     session::run(shared, id, &mut reader, &mut writer).await

@@ -197,6 +197,35 @@ pub async fn write_message(
     write(stream, MESSAGE, &body).await
 }
 
+/// Sends `message` and reads the one that answers it. A refusal is heard although sending failed: whoever refuses the
+/// caller itself stops reading at once. Not cancel-safe.
+///
+/// # Errors
+/// [`TransferError::Refused`], [`TransferError::Io`] (also if the stream ends), [`TransferError::Protocol`],
+/// [`TransferError::Stalled`].
+pub async fn ask(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    message: Message,
+    patience: Duration,
+) -> Result<Message, TransferError> {
+    let sent = match within(patience, write_message(writer, message)).await {
+        Err(error) if !matches!(error, TransferError::Io(_)) => return Err(error),
+        sent => sent,
+    };
+    match (read(reader, patience).await, sent) {
+        (Ok(Some(Frame::Message(Message::Refused { reason }))), _) => {
+            Err(TransferError::Refused(shorten(&reason)))
+        }
+        (_, Err(error)) | (Err(error), Ok(())) => Err(error),
+        (Ok(Some(Frame::Message(answer))), Ok(())) => Ok(answer),
+        (Ok(Some(Frame::Block(_))), Ok(())) => Err(TransferError::Protocol(
+            "a block that none asked for".into(),
+        )),
+        (Ok(None), Ok(())) => Err(TransferError::Io(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
 /// Writes a block.
 ///
 /// # Errors

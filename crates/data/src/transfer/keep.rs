@@ -5,7 +5,7 @@ use std::time::Duration;
 use mutual_model::identity::PublicKey;
 use mutual_model::receipt::StorageReceipt;
 
-use super::frame::{self, Frame, Message};
+use super::frame::{self, Message};
 use super::serve::{IDLE, answer_wants};
 use super::{Dial, TransferError};
 use crate::address::Cid;
@@ -45,30 +45,20 @@ pub async fn keep(
         bytes: request.bytes,
         seconds: request.duration.as_secs(),
     };
-    let asked = frame::write_message(&mut writer, ask).await;
-    match (frame::read(&mut reader, IDLE).await, asked) {
-        (Ok(Some(Frame::Message(Message::Keeping))), Ok(())) => {}
-        // Whoever refuses the caller itself stops reading: its reason may come although asking failed.
-        (Ok(refused @ Some(Frame::Message(Message::Refused { .. }))), _) => {
-            return Err(unexpected(refused));
-        }
-        (_, Err(error)) => return Err(error),
-        (answer, Ok(())) => return Err(unexpected(answer?)),
+    match frame::ask(&mut reader, &mut writer, ask, IDLE).await? {
+        Message::Keeping => {}
+        _ => return Err(unexpected()),
     }
     match answer_wants(store, request.root, &mut reader, &mut writer).await? {
         Some(Message::Kept { receipt }) => check(*receipt, holder_key, request),
-        other => Err(unexpected(other.map(Frame::Message))),
+        Some(Message::Refused { reason }) => Err(TransferError::Refused(frame::shorten(&reason))),
+        Some(_) => Err(unexpected()),
+        None => Err(TransferError::Io(std::io::ErrorKind::UnexpectedEof.into())),
     }
 }
 
-fn unexpected(frame: Option<Frame>) -> TransferError {
-    match frame {
-        Some(Frame::Message(Message::Refused { reason })) => {
-            TransferError::Refused(frame::shorten(&reason))
-        }
-        None => TransferError::Io(std::io::ErrorKind::UnexpectedEof.into()),
-        Some(_) => TransferError::Protocol("neither a receipt nor a refusal".into()),
-    }
+fn unexpected() -> TransferError {
+    TransferError::Protocol("neither a receipt nor a refusal".into())
 }
 
 fn check(

@@ -229,7 +229,7 @@ pub(super) async fn dial(
         let stream = control.open_stream(peer, StreamProtocol::new(PROTOCOL));
         let mut stream = stream.await.map_err(io::Error::other)?.compat();
         super::hello::write(&mut stream, hello).await?;
-        let (port, ticket) = ask(&mut stream, root).await.map_err(io::Error::other)?;
+        let (port, ticket) = ask(stream, root).await.map_err(io::Error::other)?;
         let mut lane = reach(addresses, port).await?;
         lane.set_nodelay(true)?;
         lane.write_all(ticket.as_slice()).await?;
@@ -242,13 +242,13 @@ pub(super) async fn dial(
 }
 
 async fn ask(
-    stream: &mut (impl mutual_data::transfer::Stream + Sized),
+    stream: impl mutual_data::transfer::Stream,
     root: &Cid,
 ) -> Result<(u16, Ticket), TransferError> {
-    frame::write_message(stream, Message::Open { root: *root }).await?;
-    match frame::read(stream, PATIENCE).await? {
-        Some(Frame::Message(Message::Lane { port, ticket })) => Ok((port, ticket)),
-        Some(Frame::Message(Message::Refused { reason })) => Err(TransferError::Refused(reason)),
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let open = Message::Open { root: *root };
+    match frame::ask(&mut reader, &mut writer, open, PATIENCE).await? {
+        Message::Lane { port, ticket } => Ok((port, ticket)),
         _ => Err(TransferError::Protocol(
             "no answer to a wish for a lane".into(),
         )),
