@@ -200,6 +200,14 @@ impl JobView {
     pub fn current(&self) -> Option<&Attempt> {
         self.attempts.last().filter(|attempt| attempt.end.is_none())
     }
+
+    /// Whether the last holder that did not give the job back died or fell silent.
+    pub fn has_lost_holder(&self) -> bool {
+        let ends = self.attempts.iter().rev().filter_map(|attempt| attempt.end);
+        let mut ends = ends.filter(|end| *end != AttemptEnd::Released);
+        let last = ends.next();
+        matches!(last, Some(AttemptEnd::Revoked | AttemptEnd::LeaseExpired))
+    }
 }
 
 /// Which jobs to list. Newest first.

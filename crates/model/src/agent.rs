@@ -8,7 +8,9 @@
 //! * Reserved and free resources always add up to the owner's limits; a job is claimed only when
 //!   its need is reserved. (A poll, or the claim of an advertised job, offers everything free
 //!   without reserving it, so that a slow store cannot lock others out; what no longer fits when
-//!   the grants arrive is released, which costs its user no attempt.)
+//!   the grants arrive is held ahead or released, which costs its user no attempt.)
+//! * A few recovered jobs are held *ahead* of the slots: claimed and prepared while everything is
+//!   busy, they start the moment there is room. What finds no room in time is given back.
 //! * A lease is counted from *before* its request went out: from the `now` at which the
 //!   [`Action::Claim`] or [`Action::Renew`] was returned. An eighth of the lease before that
 //!   deadline the agent is *cut off* from the store: nothing starts, and what runs is paused,
@@ -24,6 +26,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 mod accounts;
+mod ahead;
 mod claims;
 mod entropy;
 mod event;
@@ -34,7 +37,7 @@ mod runs;
 mod tests;
 
 use accounts::{Accounts, Share};
-use claims::{ClaimUnderWay, PendingAd};
+use claims::{ClaimUnderWay, Offered, PendingAd};
 use entropy::Entropy;
 pub use event::{
     Action, AdvertisedJob, Claimed, Decline, End, Event, Grant, OfferId, Renewed, RunKey, Scope,
@@ -70,6 +73,11 @@ pub struct Config {
     pub abandon_after: Duration,
     /// Finishes that may wait for their stores before nothing new is claimed.
     pub unfinished_max: usize,
+    /// Recovered jobs that may be claimed and prepared before there is room to run them.
+    pub ahead: u32,
+    /// How long such a job may wait for room before it is given back, so that it does not wait
+    /// behind a long task while others become idle.
+    pub ahead_for: Duration,
 }
 
 impl Config {
@@ -84,6 +92,8 @@ impl Config {
             poll_max: Duration::from_secs(5),
             abandon_after: Duration::from_secs(600),
             unfinished_max: 256,
+            ahead: 2,
+            ahead_for: Duration::from_secs(15),
         }
     }
 }
@@ -146,7 +156,16 @@ impl Agent {
                 store,
                 jobs,
                 need,
-            } => self.on_offer(now, offer, store, jobs, &need, out),
+                recovered,
+            } => {
+                let offered = Offered {
+                    store,
+                    jobs,
+                    need,
+                    recovered,
+                };
+                self.on_offer(now, offer, offered, out);
+            }
             Event::Advertised { store, jobs, idle } => self.on_ad(now, &store, jobs, idle),
             Event::Claimed {
                 nonce,
@@ -170,6 +189,8 @@ impl Agent {
     fn pass_time(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         self.cut_off_stores(now, out);
         self.enforce_limits(now, out);
+        self.seat_ahead(out);
+        self.give_up_ahead(now, out);
         self.begin_checkpoints(now, out);
         self.repeat_claims(now, out);
         self.claim_advertised(now, out);
@@ -182,7 +203,14 @@ impl Agent {
         let stores = self.stores.keys();
         let stores = stores.filter_map(|store| self.store_wake(store));
         let runs = self.runs.values();
-        let runs = runs.flat_map(|run| [run.limit_due(), run.checkpoint_due()]);
+        let ahead_for = self.config.ahead_for;
+        let runs = runs.flat_map(|run| {
+            [
+                run.limit_due(),
+                run.checkpoint_due(),
+                run.ahead_until(ahead_for),
+            ]
+        });
         let claims = self.claims.values().filter_map(|claim| claim.repeat_at);
         let ads = self.ads.values().map(|ad| ad.due);
         stores.chain(runs.flatten()).chain(claims).chain(ads).min()

@@ -62,5 +62,6 @@ fn open_job((id, task): (&JobId, &Submission)) -> OpenJob {
         id: *id,
         namespace: task.namespace.clone(),
         need: Need::from(&task.spec),
+        recovered: false,
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::accounts::Share;
 use super::event::{Action, AdvertisedJob, Claimed, Decline, Grant, OfferId, RunKey, Scope};
 use super::event::{StoreUrl, Trouble};
-use super::run::Run;
+use super::run::{Ahead, Run};
 use super::{Agent, Nonce};
 use crate::ids::JobId;
 use crate::job::IsolationClass;
@@ -30,6 +30,8 @@ pub(super) struct ClaimUnderWay {
     scope: Scope,
     offer: Offer,
     pub(super) reserved: Share,
+    /// How many of its jobs are to be held ahead of the slots.
+    pub(super) ahead: u32,
     first_sent: Timestamp,
     repeats: u32,
     /// When to send it again; `None` while an answer is awaited.
@@ -48,46 +50,50 @@ impl Agent {
         &mut self,
         now: Timestamp,
         offer: OfferId,
-        store: StoreUrl,
-        jobs: Vec<JobId>,
-        need: &Need,
+        offered: Offered,
         out: &mut Vec<Action>,
     ) {
-        let (taken, declined) = self.reserve_offered(&store, jobs, need);
-        let jobs: Vec<_> = taken.iter().map(|(job, _)| *job).collect();
+        let (taken, declined) = self.reserve_offered(&offered);
         out.push(Action::Answer {
             offer,
-            taken: jobs,
+            taken: taken.jobs.clone(),
             declined,
         });
-        self.claim_jobs(now, store, taken, out);
+        self.claim_jobs(now, offered.store, taken, out);
     }
 
-    fn reserve_offered(
-        &mut self,
-        store: &StoreUrl,
-        jobs: Vec<JobId>,
-        need: &Need,
-    ) -> (Vec<(JobId, Share)>, Option<Decline>) {
-        let mut taken = Vec::new();
+    fn reserve_offered(&mut self, offered: &Offered) -> (Taken, Option<Decline>) {
+        let mut taken = Taken::default();
         let mut declined = None;
-        for job in jobs {
-            match self.reserve(store, &job, need) {
-                Ok(share) if taken.len() < CLAIM_JOBS_MAX => taken.push((job, share)),
-                Ok(share) => self.give_back(share),
+        for job in &offered.jobs {
+            self.ads.remove(&(offered.store.clone(), *job));
+            if taken.jobs.len() == CLAIM_JOBS_MAX {
+                break;
+            }
+            match self.reserve(offered, job, taken.ahead) {
+                Ok(reserved) => taken.add(*job, &offered.need, reserved),
                 Err(reason) => declined = Some(reason),
             }
-            self.ads.remove(&(store.clone(), job));
         }
         (taken, declined)
     }
 
-    fn reserve(&mut self, store: &StoreUrl, job: &JobId, need: &Need) -> Result<Share, Decline> {
-        self.may_claim(store, job, need)?;
-        let share = Share::task(need.resources);
-        let taken = self.accounts.take(&share);
-        assert!(taken, "what fits into the capacity can be reserved");
-        Ok(share)
+    /// Reserves what an offered job needs, or nothing if it is to be held ahead of the slots.
+    fn reserve(&mut self, offered: &Offered, job: &JobId, ahead: u32) -> Result<Share, Decline> {
+        match self.may_claim(&offered.store, job, &offered.need) {
+            Ok(()) => {
+                let share = Share::task(offered.need.resources);
+                let taken = self.accounts.take(&share);
+                assert!(taken, "what fits into the capacity can be reserved");
+                Ok(share)
+            }
+            Err(Decline::Unfit(_))
+                if offered.recovered && self.may_wait(&offered.store, &offered.need, ahead) =>
+            {
+                Ok(Share::NOTHING)
+            }
+            Err(why) => Err(why),
+        }
     }
 
     fn may_claim(&self, store: &StoreUrl, job: &JobId, need: &Need) -> Result<(), Decline> {
@@ -152,33 +158,30 @@ impl Agent {
         }
         for (store, mut jobs) in batches {
             jobs.truncate(CLAIM_JOBS_MAX);
-            let free = *self.accounts.free();
-            self.send_claim(now, store, Scope::Jobs(jobs), free, Share::NOTHING, out);
+            let ask = Ask::free(Scope::Jobs(jobs), self.accounts.free());
+            self.send_claim(now, store, ask, out);
         }
     }
 
-    fn claim_jobs(
-        &mut self,
-        now: Timestamp,
-        store: StoreUrl,
-        taken: Vec<(JobId, Share)>,
-        out: &mut Vec<Action>,
-    ) {
-        if taken.is_empty() {
+    fn claim_jobs(&mut self, now: Timestamp, store: StoreUrl, taken: Taken, out: &mut Vec<Action>) {
+        if taken.jobs.is_empty() {
             return;
         }
-        let shares = taken.iter().map(|(_, share)| share);
-        let reserved = shares.fold(Share::NOTHING, |sum, share| sum.plus(share));
-        let jobs = taken.iter().map(|(job, _)| *job).collect();
-        self.send_claim(now, store, Scope::Jobs(jobs), reserved, reserved, out);
+        let ask = Ask {
+            scope: Scope::Jobs(taken.jobs),
+            offered: taken.offered,
+            reserved: taken.reserved,
+            ahead: taken.ahead,
+        };
+        self.send_claim(now, store, ask, out);
     }
 
     pub(super) fn poll_stores(&mut self, now: Timestamp, out: &mut Vec<Action>) {
         let due: Vec<_> = self.stores.keys().cloned().collect();
         for store in due {
             if self.poll_due(&store).is_some_and(|due| due <= now) {
-                let free = *self.accounts.free();
-                self.send_claim(now, store, Scope::Any, free, Share::NOTHING, out);
+                let ask = Ask::free(Scope::Any, self.accounts.free());
+                self.send_claim(now, store, ask, out);
             }
         }
     }
@@ -200,30 +203,23 @@ impl Agent {
         claims.any(|claim| claim.store == *store && claim.scope == Scope::Any)
     }
 
-    fn send_claim(
-        &mut self,
-        now: Timestamp,
-        store: StoreUrl,
-        scope: Scope,
-        offered: Share,
-        reserved: Share,
-        out: &mut Vec<Action>,
-    ) {
+    fn send_claim(&mut self, now: Timestamp, store: StoreUrl, ask: Ask, out: &mut Vec<Action>) {
         let Some(known) = self.stores.get(&store) else {
-            return self.give_back(reserved);
+            return self.give_back(ask.reserved);
         };
         let offer = Offer {
-            free: offered.resources,
-            slots: offered.slots.min(1_024),
+            free: ask.offered.resources,
+            slots: ask.offered.slots.min(1_024),
             classes: known.classes.clone(),
             labels: self.config.labels.clone(),
         };
         let nonce = self.entropy.nonce();
         let claim = ClaimUnderWay {
             store,
-            scope,
+            scope: ask.scope,
             offer,
-            reserved,
+            reserved: ask.reserved,
+            ahead: ask.ahead,
             first_sent: now,
             repeats: 0,
             repeat_at: None,
@@ -284,9 +280,9 @@ impl Agent {
         if self.runs.contains_key(&key) {
             return;
         }
-        match self.room_for(store, grant) {
-            Ok((class, share)) => {
-                self.runs.insert(key.clone(), Run::new(grant, share));
+        match self.room_for(now, store, grant) {
+            Ok((class, run)) => {
+                self.runs.insert(key.clone(), run);
                 self.report_soon(now, store);
                 out.push(Action::Prepare { key, class });
             }
@@ -300,9 +296,10 @@ impl Agent {
 
     fn room_for(
         &mut self,
+        now: Timestamp,
         store: &StoreUrl,
         grant: &Grant,
-    ) -> Result<(IsolationClass, Share), Decline> {
+    ) -> Result<(IsolationClass, Run), Decline> {
         let classes = self.stores.get(store).map(|known| known.classes.clone());
         let capacity = self.capacity(classes.unwrap_or_default());
         if self.draining {
@@ -315,11 +312,23 @@ impl Agent {
             slots: self.accounts.free().slots,
             ..capacity
         };
-        fits.fits(&need).map_err(Decline::Unfit)?;
         let class = fits.class_for(need.class);
-        let taken = self.accounts.take(&share);
-        assert!(taken, "what fits into the capacity can be reserved");
-        Ok((class.expect("a fitting task has a class"), share))
+        let run = match fits.fits(&need) {
+            Ok(()) => {
+                let taken = self.accounts.take(&share);
+                assert!(taken, "what fits into the capacity can be reserved");
+                Run::new(grant, share)
+            }
+            Err(_) if self.may_wait(store, &need, 0) => {
+                let ahead = Ahead {
+                    needs: share,
+                    since: now,
+                };
+                Run::waiting(grant, ahead)
+            }
+            Err(why) => return Err(Decline::Unfit(why)),
+        };
+        Ok((class.expect("a fitting task has a class"), run))
     }
 
     fn on_claim_trouble(
@@ -384,6 +393,66 @@ impl Agent {
         let dropped = self.claims.extract_if(.., |_, claim| claim.store == *store);
         for (_, claim) in dropped.collect::<Vec<_>>() {
             self.give_back(claim.reserved);
+        }
+    }
+}
+
+/// A direct offer.
+#[derive(Debug)]
+pub(super) struct Offered {
+    pub(super) store: StoreUrl,
+    pub(super) jobs: Vec<JobId>,
+    pub(super) need: Need,
+    pub(super) recovered: bool,
+}
+
+/// Offered jobs that are to be claimed.
+#[derive(Debug)]
+struct Taken {
+    jobs: Vec<JobId>,
+    /// What was reserved for them.
+    reserved: Share,
+    /// What they will take once they run, which is what the store is told.
+    offered: Share,
+    ahead: u32,
+}
+
+impl Default for Taken {
+    fn default() -> Self {
+        Self {
+            jobs: Vec::new(),
+            reserved: Share::NOTHING,
+            offered: Share::NOTHING,
+            ahead: 0,
+        }
+    }
+}
+
+impl Taken {
+    fn add(&mut self, job: JobId, need: &Need, reserved: Share) {
+        self.jobs.push(job);
+        self.ahead += u32::from(reserved == Share::NOTHING);
+        self.reserved = self.reserved.plus(&reserved);
+        self.offered = self.offered.plus(&Share::task(need.resources));
+    }
+}
+
+/// What a claim asks for.
+struct Ask {
+    scope: Scope,
+    offered: Share,
+    reserved: Share,
+    ahead: u32,
+}
+
+impl Ask {
+    /// Offers everything free and reserves nothing.
+    const fn free(scope: Scope, free: &Share) -> Self {
+        Self {
+            scope,
+            offered: *free,
+            reserved: Share::NOTHING,
+            ahead: 0,
         }
     }
 }

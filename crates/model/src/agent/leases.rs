@@ -223,7 +223,7 @@ impl Agent {
                     run.stage = Stage::Running(now);
                     out.push(Action::Resume { key: key() });
                 }
-                Stage::Ready => {
+                Stage::Ready if run.may_start() => {
                     run.stage = Stage::Starting;
                     out.push(Action::Start { key: key() });
                 }

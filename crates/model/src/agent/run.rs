@@ -19,6 +19,8 @@ pub(super) enum Why {
     TimeLimit,
     /// The store could not be reached in time and the task wants to be stopped then.
     CutOff,
+    /// Held ahead of the slots, it found no room in time.
+    NoRoom,
 }
 
 impl Why {
@@ -27,6 +29,7 @@ impl Why {
             Self::Void | Self::TimeLimit => "stopped",
             Self::Shutdown => "the agent shuts down",
             Self::CutOff => "the agent was cut off from the store",
+            Self::NoRoom => "no slot came free in time",
         }
     }
 }
@@ -35,7 +38,7 @@ impl Why {
 pub(super) enum Stage {
     /// Image and input are on their way.
     Preparing,
-    /// Prepared, but the lease is too old to start anything.
+    /// Prepared, but the lease is too old to start anything, or there is no room yet.
     Ready,
     /// The program is being started.
     Starting,
@@ -53,12 +56,22 @@ pub(super) enum Stage {
     Releasing,
 }
 
+/// A run that waits for room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ahead {
+    /// What it takes once there is room.
+    pub(super) needs: Share,
+    pub(super) since: Timestamp,
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) claim: Claim,
     pub(super) stage: Stage,
     pub(super) phase: Phase,
     pub(super) reserved: Share,
+    /// Set while it is held ahead of the slots.
+    pub(super) ahead: Option<Ahead>,
     pub(super) on_disconnect: OnDisconnect,
     timeout: Duration,
     /// Running time before the current `Stage::Running`.
@@ -82,6 +95,7 @@ impl Run {
             stage: Stage::Preparing,
             phase: Phase::Preparing,
             reserved,
+            ahead: None,
             on_disconnect,
             timeout: Duration::from_millis(spec.timeout_ms),
             ran: Duration::ZERO,
@@ -89,6 +103,14 @@ impl Run {
             checkpoint_due: None,
             checkpointing: false,
             checkpoints: 0,
+        }
+    }
+
+    /// A run that is held ahead of the slots.
+    pub(super) fn waiting(grant: &Grant, ahead: Ahead) -> Self {
+        Self {
+            ahead: Some(ahead),
+            ..Self::new(grant, Share::NOTHING)
         }
     }
 
@@ -126,6 +148,17 @@ impl Run {
             Stage::Running(since) => Some(since.after(self.timeout.saturating_sub(self.ran))),
             _ => None,
         }
+    }
+
+    /// Whether it may start as soon as it is prepared and the lease is good.
+    pub(super) const fn may_start(&self) -> bool {
+        self.ahead.is_none() && matches!(self.stage, Stage::Ready)
+    }
+
+    /// When it is given back unless there is room before.
+    pub(super) fn ahead_until(&self, ahead_for: Duration) -> Option<Timestamp> {
+        let ahead = self.ahead.filter(|_| self.is_live());
+        ahead.map(|ahead| ahead.since.after(ahead_for))
     }
 
     /// When the next checkpoint is to begin.

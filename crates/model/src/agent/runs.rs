@@ -14,7 +14,7 @@ impl Agent {
         self.runs.iter().filter(move |(key, _)| key.store == store)
     }
 
-    fn is_cut_off(&self, store: &StoreUrl) -> bool {
+    pub(super) fn is_cut_off(&self, store: &StoreUrl) -> bool {
         self.stores.get(store).is_none_or(|known| known.cut_off)
     }
 
@@ -26,12 +26,11 @@ impl Agent {
         if run.stage != Stage::Preparing {
             return;
         }
-        if cut_off {
-            run.stage = Stage::Ready;
-            return;
+        run.stage = Stage::Ready;
+        if !cut_off && run.may_start() {
+            run.stage = Stage::Starting;
+            out.push(Action::Start { key: key.clone() });
         }
-        run.stage = Stage::Starting;
-        out.push(Action::Start { key: key.clone() });
     }
 
     pub(super) fn on_started(&mut self, now: Timestamp, key: &RunKey, out: &mut Vec<Action>) {
@@ -81,6 +80,7 @@ impl Agent {
             slots: run.reserved.slots,
         };
         run.reserved = kept;
+        run.ahead = None;
         let stage = run.stage;
         self.give_back(freed);
         self.poll_now(now, &key.store);

@@ -11,6 +11,7 @@ use crate::job::{Failure, OnDisconnect, TaskSpec};
 use crate::lease::{Claim, Fence, Lost, LostReason};
 use crate::matching::Need;
 
+mod ahead;
 mod chaos;
 
 const LEASE: Duration = Duration::from_secs(20);
@@ -171,6 +172,20 @@ impl World {
             store: store(),
             jobs: jobs.iter().map(|n| job(*n)).collect(),
             need: need(),
+            recovered: false,
+        };
+        self.does(event, expected);
+    }
+
+    /// Offers jobs whose holder died.
+    #[track_caller]
+    fn recovered(&mut self, jobs: &[u128], expected: &[&str]) {
+        let event = Event::Offered {
+            offer: OfferId(1),
+            store: store(),
+            jobs: jobs.iter().map(|n| job(*n)).collect(),
+            need: need(),
+            recovered: true,
         };
         self.does(event, expected);
     }
@@ -300,6 +315,7 @@ fn offers_of_unknown_stores_and_misfits_are_declined_with_the_reason() {
         store: store(),
         jobs: vec![job(1)],
         need,
+        recovered: false,
     };
     world.does(event, &["answer 0 does not fit: class vm is not offered"]);
 }

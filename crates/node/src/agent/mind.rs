@@ -50,6 +50,7 @@ pub(super) enum Input {
         store: StoreUrl,
         jobs: Vec<JobId>,
         need: Need,
+        recovered: bool,
         answer: oneshot::Sender<OfferAnswer>,
     },
     /// An ad was found.
@@ -134,8 +135,18 @@ impl Mind {
                 store,
                 jobs,
                 need,
+                recovered,
                 answer,
-            } => self.on_offer(store, jobs, need, answer),
+            } => {
+                let offer = self.expect_answer(answer);
+                Event::Offered {
+                    offer,
+                    store,
+                    jobs,
+                    need,
+                    recovered,
+                }
+            }
             Input::Ad {
                 store,
                 jobs,
@@ -171,25 +182,14 @@ impl Mind {
         }
     }
 
-    fn on_offer(
-        &mut self,
-        store: StoreUrl,
-        jobs: Vec<JobId>,
-        need: Need,
-        answer: oneshot::Sender<OfferAnswer>,
-    ) -> Event {
+    fn expect_answer(&mut self, answer: oneshot::Sender<OfferAnswer>) -> OfferId {
         self.offers_seen += 1;
         let offer = OfferId(self.offers_seen);
         self.answers.retain(|_, answer| !answer.is_closed());
         if self.answers.len() < OFFERS_MAX {
             self.answers.insert(offer, answer);
         }
-        Event::Offered {
-            offer,
-            store,
-            jobs,
-            need,
-        }
+        offer
     }
 
     fn perform(&mut self, action: Action) {

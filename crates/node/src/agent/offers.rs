@@ -95,6 +95,7 @@ impl OfferDesk {
             store,
             jobs: offer.jobs.clone(),
             need: offer.need.clone(),
+            recovered: offer.recovered,
             answer,
         };
         let sent = self.inputs.send(input).await;

@@ -43,6 +43,8 @@ pub struct JobOffer {
     pub namespace: Namespace,
     /// What each needs.
     pub need: Need,
+    /// Whether their holder died, so that they may be held before there is room to run them.
+    pub recovered: bool,
     /// When the offer ends.
     pub expires: UnixMillis,
     /// Names the offer in its answer.
@@ -83,6 +85,7 @@ impl JobOffer {
             demand_url,
             namespace,
             need,
+            recovered: false,
             expires: unix_now().after(LIFETIME),
             nonce: Nonce(rand::random()),
         }

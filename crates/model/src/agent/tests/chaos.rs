@@ -6,7 +6,7 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u16),
-    Offer(u8),
+    Offer { first: u8, recovered: bool },
     AnswerClaim { which: u8, grant: bool, trouble: u8 },
     AnswerRenewal { keep: bool, trouble: u8 },
     Driver(u8),
@@ -17,7 +17,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..6_000_u16).prop_map(Step::Wait),
-        3 => any::<u8>().prop_map(Step::Offer),
+        3 => (any::<u8>(), any::<bool>())
+            .prop_map(|(first, recovered)| Step::Offer { first, recovered }),
         4 => (any::<u8>(), any::<bool>(), 0..8_u8)
             .prop_map(|(which, grant, trouble)| Step::AnswerClaim { which, grant, trouble }),
         3 => (prop::bool::weighted(0.8), 0..8_u8)
@@ -183,11 +184,12 @@ impl Chaos {
     fn step(&mut self, step: Step) {
         match step {
             Step::Wait(millis) => self.wait(Duration::from_millis(millis.into())),
-            Step::Offer(n) => self.give(Event::Offered {
+            Step::Offer { first, recovered } => self.give(Event::Offered {
                 offer: OfferId(0),
                 store: store(),
-                jobs: vec![job(u128::from(n)), job(u128::from(n) + 1)],
+                jobs: vec![job(u128::from(first)), job(u128::from(first) + 1)],
                 need: need(),
+                recovered,
             }),
             Step::AnswerClaim {
                 which,

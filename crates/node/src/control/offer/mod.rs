@@ -79,6 +79,8 @@ pub struct OpenJob {
     pub namespace: Namespace,
     /// What it needs.
     pub need: Need,
+    /// Whether its last holder died: then agents without room may hold it ahead.
+    pub recovered: bool,
 }
 
 impl From<&JobView> for OpenJob {
@@ -87,6 +89,7 @@ impl From<&JobView> for OpenJob {
             id: view.id,
             namespace: view.namespace.clone(),
             need: Need::from(&view.spec),
+            recovered: view.has_lost_holder(),
         }
     }
 }
@@ -292,7 +295,8 @@ impl Offerer {
         let jobs = batch.jobs.iter().map(|job| job.id).collect();
         let namespace = first.namespace.clone();
         let (to, url) = (batch.to.id(), demand_url.to_owned());
-        let offer = JobOffer::new(to, jobs, url, namespace, first.need.clone());
+        let mut offer = JobOffer::new(to, jobs, url, namespace, first.need.clone());
+        offer.recovered = first.recovered;
         self.counts.offers_sent(batch.jobs.len());
         tracing::debug!(agent = %to, first = %first.id, jobs = batch.jobs.len(), "offering");
         let answer = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(&batch.to, &offer)).await;
@@ -365,7 +369,8 @@ const ANSWER_BYTES_MAX: usize = 32 * 1024;
 /// Adds a job to the batch of its kind for one agent.
 fn add(batches: &mut Vec<Batch>, to: Neighbour, job: &OpenJob) {
     let is_alike = |batch: &&mut Batch| {
-        let like = |first: &OpenJob| first.namespace == job.namespace && first.need == job.need;
+        let kind = |job: &OpenJob| (job.namespace.clone(), job.need.clone(), job.recovered);
+        let like = |first: &OpenJob| kind(first) == kind(job);
         batch.jobs.len() < BATCH_MAX && batch.jobs.first().is_some_and(like)
     };
     match batches.iter_mut().find(is_alike) {

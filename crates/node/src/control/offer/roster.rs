@@ -268,6 +268,7 @@ mod tests {
                 class: None,
                 labels: BTreeMap::new(),
             },
+            recovered: false,
         }
     }
 
