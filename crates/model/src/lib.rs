@@ -11,6 +11,7 @@
 
 pub mod agent;
 mod bytes;
+pub mod guardian;
 pub mod history;
 pub mod identity;
 pub mod ids;
