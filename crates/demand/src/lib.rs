@@ -8,8 +8,10 @@
 //! **Absent on purpose:** libp2p and containers, and any trust in the caller beyond the
 //! [`Principal`] that an outer layer authenticated.
 
+mod account;
 mod clock;
 mod config;
+pub mod deeds;
 mod error;
 pub mod memory;
 mod notify;
@@ -26,6 +28,7 @@ pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+pub use account::Look;
 pub use clock::{Clock, ManualClock, Reading, SystemClock};
 pub use config::StoreConfig;
 pub use error::{StoreError, StoreResult};

@@ -4,18 +4,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use mutual_model::history::{Answer, Deed, Finish, Granted, Observation, Sight};
+use mutual_model::history::{Answer, Deed, Observation};
 use mutual_model::ids::JobId;
-use mutual_model::lease::Holder;
 use mutual_model::time::Timestamp;
 
 use super::Stand;
-use crate::rules::{bounds, digest};
+use crate::deeds;
 use crate::{
-    CheckpointReport, ClaimReply, ClaimRequest, DemandStore, Disposition, EventPage, FinishReply,
-    FinishRequest, JobFilter, JobPage, JobView, Manifest, Outcome, Principal, ReleaseRequest,
-    RenewReply, RenewRequest, RequeueReport, Revocation, RevocationReply, StoreError, StoreInfo,
-    StoreResult, Submission, Submitted, Verdict,
+    CheckpointReport, ClaimReply, ClaimRequest, DemandStore, EventPage, FinishReply, FinishRequest,
+    JobFilter, JobPage, JobView, Manifest, Principal, ReleaseRequest, RenewReply, RenewRequest,
+    RequeueReport, Revocation, RevocationReply, StoreError, StoreInfo, StoreResult, Submission,
+    Submitted,
 };
 
 /// A store that remembers what was said to it.
@@ -72,22 +71,7 @@ impl Recorder {
     }
 
     fn note_view(&self, called: Timestamp, who: &Principal, view: &JobView) {
-        let result = view
-            .result
-            .as_ref()
-            .and_then(|result| digest::result(result).ok());
-        self.note(
-            called,
-            Deed::Seen(Sight {
-                job: view.id,
-                namespace: view.namespace.clone(),
-                seen_by: who.namespaces.clone(),
-                state: view.state,
-                counted: view.attempts_counted,
-                retries: view.spec.retries,
-                result,
-            }),
-        );
+        self.note(called, deeds::seen(&who.namespaces, view));
     }
 
     /// Namespaces are part of who may know that a job is gone; only its owners count.
@@ -114,20 +98,10 @@ impl Recorder {
         request: &FinishRequest,
         outcome: &StoreResult<FinishReply>,
     ) -> StoreResult<()> {
-        let over = |reply: &FinishReply| (reply.disposition == Disposition::Ended, reply.state);
         let producer = who.node.unwrap_or(mutual_model::identity::NodeId([0; 32]));
-        self.note(
-            called,
-            Deed::Finish(Finish {
-                claim: request.claim,
-                digest: digest::finish(request)?,
-                result: digest::result(&request.result)?,
-                success: request.outcome == Outcome::Success,
-                copies: bounds::result_copies(request, &producer),
-                copies_needed: super::world::COPIES,
-                answer: answer(outcome, over),
-            }),
-        );
+        let needed = super::world::COPIES;
+        let deed = deeds::finish(producer, request, needed, outcome)?;
+        self.note(called, deed);
         Ok(())
     }
 
@@ -140,26 +114,6 @@ impl Recorder {
     }
 }
 
-fn answer<T, U>(outcome: &StoreResult<T>, done: impl FnOnce(&T) -> U) -> Answer<U> {
-    match outcome {
-        Ok(value) => Answer::Done(done(value)),
-        Err(StoreError::Unknown(_)) => Answer::Unknown,
-        Err(_) => Answer::Refused,
-    }
-}
-
-fn granted(reply: &ClaimReply) -> Vec<Granted> {
-    let grants = reply.grants.iter().map(|grant| Granted {
-        claim: grant.claim,
-        resume: grant
-            .checkpoints
-            .iter()
-            .map(|kept| (kept.fence, kept.sequence))
-            .collect(),
-    });
-    grants.collect()
-}
-
 #[async_trait]
 impl DemandStore for Recorder {
     async fn info(&self) -> StoreResult<StoreInfo> {
@@ -170,15 +124,8 @@ impl DemandStore for Recorder {
         let called = self.stamp();
         let outcome = self.stand.store().submit(who, tasks.clone()).await;
         for (index, task) in tasks.iter().enumerate() {
-            self.note(
-                called,
-                Deed::Submit {
-                    namespace: task.namespace.clone(),
-                    key: task.client_key.clone(),
-                    payload: digest::submission(task)?,
-                    answer: answer(&outcome, |submitted| submitted[index].job),
-                },
-            );
+            let job = outcome.clone().map(|submitted| submitted[index].job);
+            self.note(called, deeds::submit(task, &job)?);
         }
         outcome
     }
@@ -219,8 +166,7 @@ impl DemandStore for Recorder {
     async fn cancel(&self, who: &Principal, job: JobId, reason: &str) -> StoreResult<JobView> {
         let called = self.stamp();
         let outcome = self.stand.store().cancel(who, job, reason).await;
-        let answer = answer(&outcome, |view| view.state);
-        self.note(called, Deed::Cancel { job, answer });
+        self.note(called, deeds::cancel(job, &outcome));
         outcome
     }
 
@@ -228,17 +174,7 @@ impl DemandStore for Recorder {
         let called = self.stamp();
         let outcome = self.stand.store().try_claim(who, request.clone()).await;
         if let Some(agent) = who.node {
-            self.note(
-                called,
-                Deed::Claim {
-                    holder: Holder {
-                        agent,
-                        incarnation: request.incarnation,
-                    },
-                    nonce: request.nonce,
-                    answer: answer(&outcome, granted),
-                },
-            );
+            self.note(called, deeds::claim(agent, &request, &outcome));
         }
         outcome
     }
@@ -247,18 +183,7 @@ impl DemandStore for Recorder {
         let called = self.stamp();
         let outcome = self.stand.store().renew(who, request.clone()).await;
         if let Some(agent) = who.node {
-            self.note(
-                called,
-                Deed::Renew {
-                    holder: Holder {
-                        agent,
-                        incarnation: request.incarnation,
-                    },
-                    listed: request.held.iter().map(|held| held.claim).collect(),
-                    complete: request.complete,
-                    answer: answer(&outcome, |reply| reply.held.clone()),
-                },
-            );
+            self.note(called, deeds::renew(agent, &request, &outcome));
         }
         outcome
     }
@@ -266,27 +191,14 @@ impl DemandStore for Recorder {
     async fn checkpoint(&self, who: &Principal, report: CheckpointReport) -> StoreResult<()> {
         let called = self.stamp();
         let outcome = self.stand.store().checkpoint(who, report.clone()).await;
-        self.note(
-            called,
-            Deed::Checkpoint {
-                claim: report.claim,
-                sequence: report.sequence,
-                answer: answer(&outcome, |()| ()),
-            },
-        );
+        self.note(called, deeds::checkpoint(&report, &outcome));
         outcome
     }
 
     async fn release(&self, who: &Principal, request: ReleaseRequest) -> StoreResult<()> {
         let called = self.stamp();
         let outcome = self.stand.store().release(who, request.clone()).await;
-        self.note(
-            called,
-            Deed::Release {
-                claim: request.claim,
-                answer: answer(&outcome, |()| ()),
-            },
-        );
+        self.note(called, deeds::release(&request, &outcome));
         outcome
     }
 
@@ -320,27 +232,14 @@ impl DemandStore for Recorder {
     ) -> StoreResult<RevocationReply> {
         let called = self.stamp();
         let outcome = self.stand.store().revoke(who, revocation.clone()).await;
-        self.note(
-            called,
-            Deed::Revoke {
-                agent: revocation.agent,
-                incarnation: revocation.incarnation,
-                superseded: revocation.verdict == Verdict::Superseded,
-                answer: answer(&outcome, |reply| reply.revoked),
-            },
-        );
+        self.note(called, deeds::revoke(&revocation, &outcome));
         outcome
     }
 
     async fn requeue(&self, who: &Principal, limit: u32) -> StoreResult<RequeueReport> {
         let called = self.stamp();
         let outcome = self.stand.store().requeue(who, limit).await;
-        let lost = |report: &RequeueReport| {
-            let lost = report.requeued.iter().chain(&report.buried);
-            lost.chain(&report.expired).copied().collect()
-        };
-        let answer = answer(&outcome, lost);
-        self.note(called, Deed::Requeue { answer });
+        self.note(called, deeds::requeue(&outcome));
         outcome
     }
 

@@ -16,7 +16,6 @@ pub(crate) fn finish(request: &FinishRequest) -> StoreResult<Digest> {
 }
 
 /// Of a result alone.
-#[cfg(feature = "conformance")]
 pub(crate) fn result(result: &crate::ResultView) -> StoreResult<Digest> {
     of(result)
 }

@@ -2,94 +2,97 @@
 
 use std::collections::BTreeMap;
 
-use super::{Deed, Found, History, grants, signs_of_life, violation};
-use crate::ids::JobId;
-use crate::lease::{Claim, Holder};
-
-type Taken = (usize, Holder, Claim);
-
-pub(super) fn by_job(history: History<'_>) -> BTreeMap<JobId, Vec<Taken>> {
-    let mut taken: BTreeMap<JobId, Vec<Taken>> = BTreeMap::new();
-    for (position, holder, granted) in grants(history) {
-        let claim = granted.claim;
-        taken
-            .entry(claim.job)
-            .or_default()
-            .push((position, holder, claim));
-    }
-    taken
-}
+use super::ledger::{Grant, Ledger};
+use super::{Found, Violation, violation};
 
 /// 2. Fences strictly increase per claim and are never reused.
-pub(super) fn grow_per_claim(history: History<'_>) -> Found {
+pub(super) fn grow_per_claim(ledger: &Ledger<'_>) -> Found {
     let mut found = Found::new();
-    for claims in by_job(history).values() {
-        for (index, earlier) in claims.iter().enumerate() {
-            for later in &claims[index + 1..] {
-                found.extend(check_pair(history, earlier, later));
+    for told in ledger.jobs.values() {
+        for (index, earlier) in told.grants.iter().enumerate() {
+            let later = told.grants[index + 1..].iter();
+            found.extend(later.filter_map(|later| check_pair(ledger, earlier, later)));
+        }
+    }
+    found
+}
+
+fn check_pair(ledger: &Ledger<'_>, one: &Grant<'_>, other: &Grant<'_>) -> Option<Violation> {
+    let is_repeat = (one.holder, one.claim.nonce) == (other.holder, other.claim.nonce);
+    let (first, second) = (one.claim.fence, other.claim.fence);
+    let job = one.claim.job;
+    if first == second {
+        let what = format!("fence {first} of {job} was given to two claims");
+        return (!is_repeat).then(|| violation(2, what, &[one.place, other.place]));
+    }
+    let is_ordered = ledger.is_before(one.place, other.place);
+    // A repeated request gives back old claims, so its order says nothing.
+    (is_ordered && !is_repeat && second < first && !is_given_back(ledger, other)).then(|| {
+        let what = format!("{job} was claimed under {second} after {first}");
+        violation(2, what, &[one.place, other.place])
+    })
+}
+
+/// Whether a grant may be the repeat of one whose reply was lost.
+fn is_given_back(ledger: &Ledger<'_>, grant: &Grant<'_>) -> bool {
+    let first = ledger.first_claims.get(&(grant.holder, grant.claim.nonce));
+    first.is_some_and(|first| *first != grant.place)
+}
+
+/// 3. Nothing is accepted under a fence that is not current.
+pub(super) fn nothing_stale_is_accepted(ledger: &Ledger<'_>) -> Found {
+    let mut found = Found::new();
+    for (job, told) in &ledger.jobs {
+        for (place, claim) in told.signs_of_life() {
+            let later = told
+                .grants
+                .iter()
+                .filter(|grant| grant.claim.fence > claim.fence);
+            let overtaken = later.filter(|grant| ledger.is_before(grant.place, place));
+            for current in overtaken {
+                let what = format!(
+                    "{job} took word under {} while {} was current",
+                    claim.fence, current.claim.fence
+                );
+                found.push(violation(3, what, &[current.place, place]));
             }
         }
     }
     found
 }
 
-fn check_pair(history: History<'_>, one: &Taken, other: &Taken) -> Option<super::Violation> {
-    let is_repeat = (one.1, one.2.nonce) == (other.1, other.2.nonce);
-    let (first, second) = (one.2.fence, other.2.fence);
-    if first == second {
-        let what = format!("fence {first} of {} was given to two claims", one.2.job);
-        return (!is_repeat).then(|| violation(2, what, &[one.0, other.0]));
-    }
-    let is_ordered = history[one.0].is_before(&history[other.0]);
-    // A repeated request gives back old claims, so its order says nothing.
-    (is_ordered && !is_repeat && second < first && !is_given_back(history, other)).then(|| {
-        let what = format!("{} was claimed under {second} after {first}", one.2.job);
-        violation(2, what, &[one.0, other.0])
-    })
-}
-
-/// Whether a grant may be the repeat of one whose reply was lost.
-fn is_given_back(history: History<'_>, grant: &Taken) -> bool {
-    history[..grant.0].iter().any(|earlier| {
-        matches!(&earlier.deed, Deed::Claim { holder, nonce, .. }
-            if (*holder, *nonce) == (grant.1, grant.2.nonce))
-    })
-}
-
-/// 3. Nothing is accepted under a fence that is not current.
-pub(super) fn nothing_stale_is_accepted(history: History<'_>) -> Found {
-    let taken = by_job(history);
-    let mut found = Found::new();
-    for (position, claim) in signs_of_life(history) {
-        let later = taken.get(&claim.job).into_iter().flatten();
-        let overtaken = later.filter(|(at, _, other)| {
-            other.fence > claim.fence && history[*at].is_before(&history[position])
-        });
-        for (at, _, other) in overtaken {
-            let (stale, current) = (claim.fence, other.fence);
-            let what = format!(
-                "{} took word under {stale} while {current} was current",
-                claim.job
-            );
-            found.push(violation(3, what, &[*at, position]));
-        }
-    }
-    found
-}
-
 /// Epochs never fall (DESIGN §10); a restart that changed nothing may keep its own.
-pub(super) fn epochs_never_fall(history: History<'_>) -> Found {
+pub(super) fn epochs_never_fall(ledger: &Ledger<'_>) -> Found {
+    let pairs = ledger.epochs.windows(2);
+    let falling = pairs.filter(|pair| pair[1].1 < pair[0].1);
+    falling
+        .map(|pair| {
+            let what = format!("epoch {} followed {}", pair[1].1, pair[0].1);
+            violation(2, what, &[pair[0].0, pair[1].0])
+        })
+        .collect()
+}
+
+/// 9. No two claims of one job are both shown in force at the same time.
+pub(super) fn one_holder_at_a_time(ledger: &Ledger<'_>) -> Found {
     let mut found = Found::new();
-    let mut last: Option<(usize, u64)> = None;
-    for (position, observation) in history.iter().enumerate() {
-        let Deed::Opened { epoch, .. } = observation.deed else {
-            continue;
-        };
-        if let Some((before, known)) = last.filter(|(_, known)| epoch < *known) {
-            let what = format!("epoch {epoch} followed {known}");
-            found.push(violation(2, what, &[before, position]));
+    for (job, told) in &ledger.jobs {
+        let signs = told.signs_of_life();
+        // Of each fence the first word alone matters: whoever comes later under a lower one is late.
+        let mut first = BTreeMap::new();
+        for (place, claim) in &signs {
+            let known = first.entry(claim.fence).or_insert(*place);
+            if ledger.at(*place).returned < ledger.at(*known).returned {
+                *known = *place;
+            }
         }
-        last = Some((position, epoch));
+        for (place, claim) in &signs {
+            let rivals = first.iter().filter(|(fence, _)| **fence > claim.fence);
+            for (fence, at) in rivals.filter(|(_, at)| ledger.is_before(**at, *place)) {
+                let what = format!("{fence} and {} both held {job}", claim.fence);
+                found.push(violation(9, what, &[*at, *place]));
+            }
+        }
     }
     found
 }

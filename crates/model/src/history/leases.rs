@@ -1,167 +1,96 @@
-//! Leases and holders (DESIGN §3.9, 3.10).
+//! Leases (DESIGN §3.10).
 
-use super::{Answer, Deed, Found, History, Observation, grants, signs_of_life, violation};
-use crate::ids::JobId;
+use super::ledger::{Grant, Job, Ledger, Place};
+use super::{Found, violation};
 use crate::lease::{Claim, Holder};
 use crate::time::Timestamp;
 
-/// 9. No two claims of one job are both shown in force at the same time.
-pub(super) fn one_holder_at_a_time(history: History<'_>) -> Found {
-    let signs = signs_of_life(history);
-    let mut found = Found::new();
-    for (position, claim) in &signs {
-        let rivals = signs
-            .iter()
-            .filter(|(_, other)| other.job == claim.job && other.fence > claim.fence);
-        for (at, other) in rivals.filter(|(at, _)| history[*at].is_before(&history[*position])) {
-            let what = format!(
-                "{} and {} both held {}",
-                other.fence, claim.fence, claim.job
-            );
-            found.push(violation(9, what, &[*at, *position]));
-        }
-    }
-    found
-}
+/// Complete lists that may miss a claim before the store takes it for one whose reply was lost.
+const UNLISTED_MAX: usize = 2;
 
-/// Length of a lease at some position; 0 if the history does not say.
-fn lease_ms(history: History<'_>) -> u64 {
-    let mut terms = history
-        .iter()
-        .filter_map(|observation| match observation.deed {
-            Deed::Opened { lease_ms, .. } => Some(lease_ms),
-            _ => None,
-        });
-    terms.next().unwrap_or(0)
-}
-
-fn lease_end(history: History<'_>, from: Timestamp) -> Timestamp {
-    from.after(std::time::Duration::from_millis(lease_ms(history)))
-}
-
-/// When an incarnation last made the store extend its lease, before `until`, at the earliest.
-fn last_extension(history: History<'_>, holder: Holder, until: &Observation) -> Option<Timestamp> {
-    let extensions = history
-        .iter()
-        .filter(|observation| observation.is_before(until));
-    extensions
-        .filter(|observation| match &observation.deed {
-            Deed::Claim {
-                holder: who,
-                answer: Answer::Done(granted),
-                ..
-            } => *who == holder && !granted.is_empty(),
-            Deed::Renew {
-                holder: who,
-                answer: Answer::Done(_),
-                ..
-            } => *who == holder,
-            _ => false,
-        })
-        .map(|observation| observation.called)
-        .max()
+/// When the lease of an incarnation ends that it last made the store extend before `until`, at the
+/// earliest.
+fn last_lease_end(ledger: &Ledger<'_>, holder: Holder, until: Place) -> Option<Timestamp> {
+    let mut extensions = ledger.run(holder)?.extensions.iter().rev();
+    let last = extensions.find(|extension| ledger.is_before(**extension, until))?;
+    Some(ledger.lease_end(*last))
 }
 
 /// 10. A claim ends before its lease only by its holder's word, its user's, or a verdict.
-pub(super) fn none_ends_early(history: History<'_>) -> Found {
+pub(super) fn none_ends_early(ledger: &Ledger<'_>) -> Found {
     let mut found = Found::new();
-    for (position, holder, granted) in grants(history) {
-        let claim = granted.claim;
-        let Some((next, successor)) = successor(history, position, &claim) else {
-            continue;
-        };
-        if may_have_been_ended(history, holder, &claim, successor) {
-            continue;
-        }
-        let extended = last_extension(history, holder, successor);
-        let end = lease_end(history, extended.unwrap_or(history[position].called));
-        if successor.returned < end {
-            let what = format!(
-                "{} was claimed anew before the lease of {} ended",
-                claim.job, claim.fence
-            );
-            found.push(violation(10, what, &[position, next]));
+    for (job, told) in &ledger.jobs {
+        for grant in &told.grants {
+            let Some(next) = successor(told, grant) else {
+                continue;
+            };
+            if may_have_been_ended(ledger, told, grant, next.place) {
+                continue;
+            }
+            let end = last_lease_end(ledger, grant.holder, next.place);
+            let end = end.unwrap_or_else(|| ledger.lease_end(grant.place));
+            if ledger.at(next.place).returned < end {
+                let fence = grant.claim.fence;
+                let what = format!("{job} was claimed anew before the lease of {fence} ended");
+                found.push(violation(10, what, &[grant.place, next.place]));
+            }
         }
     }
     found
 }
 
 /// The next claim of the same job.
-fn successor<'a>(
-    history: History<'a>,
-    position: usize,
-    claim: &Claim,
-) -> Option<(usize, &'a Observation)> {
-    grants(history)
-        .filter(|(at, _, later)| {
-            later.claim.job == claim.job && later.claim.fence > claim.fence && *at != position
-        })
-        .min_by_key(|(_, _, later)| later.claim.fence)
-        .map(|(at, _, _)| (at, &history[at]))
+fn successor<'l>(told: &'l Job<'_>, grant: &Grant<'_>) -> Option<&'l Grant<'l>> {
+    let later = told.grants.iter();
+    let later = later.filter(|later| later.claim.fence > grant.claim.fence);
+    later.min_by_key(|later| later.claim.fence)
 }
 
 /// Whether something before the successor may have ended the claim, known or not.
 fn may_have_been_ended(
-    history: History<'_>,
-    holder: Holder,
-    claim: &Claim,
-    successor: &Observation,
+    ledger: &Ledger<'_>,
+    told: &Job<'_>,
+    grant: &Grant<'_>,
+    successor: Place,
 ) -> bool {
-    let before = history
-        .iter()
-        .filter(|observation| observation.called < successor.returned);
-    let mut unlisted = 0;
-    for observation in before {
-        match &observation.deed {
-            Deed::Release { claim: other, .. } if other == claim => return true,
-            Deed::Finish(finish) if finish.claim == *claim => return true,
-            Deed::Cancel { job, .. } if *job == claim.job => return true,
-            Deed::Revoke { agent, .. } if *agent == holder.agent => return true,
-            Deed::Renew {
-                holder: who,
-                listed,
-                complete: true,
-                ..
-            } if *who == holder && !listed.contains(claim) => {
-                unlisted += 1;
-            }
-            _ => {}
-        }
-    }
-    unlisted >= 2
+    let until = ledger.at(successor).returned;
+    let in_time = |place: Place| ledger.at(place).called < until;
+    let of_claim = |place: Place, claim: &Claim| *claim == grant.claim && in_time(place);
+    let mut releases = told.releases.iter();
+    let mut finishes = told.finishes.iter();
+    let mut cancels = told.cancels.iter();
+    let mut verdicts = ledger.verdicts_on(grant.holder);
+    releases.any(|(place, claim)| of_claim(*place, claim))
+        || finishes.any(|(place, finish)| of_claim(*place, &finish.claim))
+        || cancels.any(|(place, _)| in_time(*place))
+        || verdicts.any(|verdict| in_time(verdict.place))
+        || was_unlisted(ledger, grant, until)
+}
+
+fn was_unlisted(ledger: &Ledger<'_>, grant: &Grant<'_>, until: Timestamp) -> bool {
+    let lists = ledger.run(grant.holder).map(|run| run.lists.as_slice());
+    let granted = ledger.at(grant.place).called;
+    let lists = lists.unwrap_or_default().iter();
+    // A list is what its holder knew when it went out; one from before the claim may arrive after it.
+    let silent = lists.filter(|(place, listed)| {
+        let list = ledger.at(*place);
+        list.called < until && granted < list.returned && !listed.contains(&grant.claim)
+    });
+    silent.count() >= UNLISTED_MAX
 }
 
 /// 10. After a store start, an epoch change or a clock step nothing expires for one lease.
-pub(super) fn nothing_expires_in_grace(history: History<'_>) -> Found {
+pub(super) fn nothing_expires_in_grace(ledger: &Ledger<'_>) -> Found {
     let mut found = Found::new();
-    for (position, observation) in history.iter().enumerate() {
-        let begins_grace = matches!(
-            observation.deed,
-            Deed::ClockSet | Deed::Opened { reopened: true, .. }
-        );
-        if !begins_grace {
-            continue;
-        }
-        let end = lease_end(history, observation.called);
-        for (later, jobs) in expiries(history) {
-            let is_within = observation.is_before(&history[later]) && history[later].returned < end;
+    for start in &ledger.graces {
+        let end = ledger.lease_end(*start);
+        for (place, jobs) in &ledger.expiries {
+            let is_within = ledger.is_before(*start, *place) && ledger.at(*place).returned < end;
             if is_within && !jobs.is_empty() {
                 let what = format!("{} jobs expired in the grace after a start", jobs.len());
-                found.push(violation(10, what, &[position, later]));
+                found.push(violation(10, what, &[*start, *place]));
             }
         }
     }
     found
-}
-
-fn expiries(history: History<'_>) -> impl Iterator<Item = (usize, &[JobId])> {
-    history
-        .iter()
-        .enumerate()
-        .filter_map(|(position, observation)| match &observation.deed {
-            Deed::Requeue {
-                answer: Answer::Done(jobs),
-            } => Some((position, jobs.as_slice())),
-            _ => None,
-        })
 }
