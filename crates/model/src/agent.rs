@@ -233,6 +233,7 @@ impl Agent {
             key: key.clone(),
             claim: run.claim,
             phase: run.phase,
+            checkpoint: run.checkpoint(),
             paused: run.stage == Stage::Paused,
         })
     }

@@ -8,6 +8,7 @@
 mod addresses;
 mod ads;
 mod dht;
+mod guardians;
 mod roles;
 
 use std::collections::BTreeMap;
@@ -80,6 +81,9 @@ pub enum NodeError {
     /// The agent cannot start.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Heartbeats cannot be sent or heard.
+    #[error("agent.liveness: no UDP port for heartbeats: {0}")]
+    Heartbeats(io::Error),
     /// Control's address cannot be listened at.
     #[error(
         "control.listen: cannot listen on {address}: {source}; choose another port or stop what uses it"

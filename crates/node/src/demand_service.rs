@@ -60,6 +60,8 @@ pub struct DemandServerConfig {
     pub reach: IpAddr,
     /// Lease terms.
     pub terms: LeaseTerms,
+    /// How many guardians must agree before a run is ended by their votes.
+    pub quorum: u32,
     /// Whether a set of servers that may lose acknowledged commits is accepted.
     pub accept_data_loss: bool,
     /// Whether the server itself offers and announces queued jobs.

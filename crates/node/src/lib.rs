@@ -10,6 +10,7 @@ pub use mutual_model as model;
 pub mod agent;
 pub mod assembly;
 pub mod auth;
+mod clock;
 pub mod config;
 pub mod control;
 pub mod demand_service;

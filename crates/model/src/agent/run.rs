@@ -180,6 +180,11 @@ impl Run {
         self.checkpoints
     }
 
+    /// The last checkpoint that is not under way.
+    pub(super) const fn checkpoint(&self) -> u64 {
+        self.checkpoints - self.checkpointing as u64
+    }
+
     pub(super) fn end_checkpoint(&mut self, now: Timestamp) {
         self.checkpointing = false;
         if self.checkpoint_due.is_none() {
@@ -201,6 +206,8 @@ pub struct RunStatus {
     pub claim: Claim,
     /// How far it has got.
     pub phase: Phase,
+    /// Its last checkpoint that was saved or given up, 0 if there is none.
+    pub checkpoint: u64,
     /// Whether it is frozen until its store answers.
     pub paused: bool,
 }

@@ -137,6 +137,11 @@ impl Circle {
         asked.fold(self.look_due, Timestamp::min)
     }
 
+    /// Whether a node watches or was asked to.
+    pub fn has(&self, node: &NodeId) -> bool {
+        self.members.contains_key(node)
+    }
+
     /// Those that accepted.
     pub fn watching(&self) -> impl Iterator<Item = NodeId> {
         let members = self.members.iter();

@@ -32,6 +32,7 @@ fn charge(agent: u8, run_number: u128) -> Charge {
         agent: node(agent),
         run: run(run_number),
         stores: BTreeMap::from([(store("s"), run(run_number))]),
+        silence: Silence::FAST,
     }
 }
 
@@ -62,7 +63,7 @@ struct Guard {
 impl Guard {
     fn new() -> Self {
         Self {
-            watcher: Watcher::new(WatcherConfig::new(Silence::FAST)),
+            watcher: Watcher::new(WatcherConfig::default()),
             sequence: 0,
         }
     }
@@ -160,10 +161,10 @@ fn what_the_store_heard_and_what_it_did_not_get_is_told_again() {
     guard.tick(1_060, &["tell s: 1.1 Silent after 60"]);
     guard.answered(1_062, Answer::Heard(Duration::from_millis(40)), &[]);
     guard.tick(1_081, &[]);
-    guard.tick(1_082, &["tell s: 1.1 Silent after 82"]);
+    guard.tick(1_082, &["tell s: 1.1 Silent after 60"]);
     guard.answered(1_090, Answer::Failed, &[]);
     guard.tick(1_189, &[]);
-    guard.tick(1_190, &["tell s: 1.1 Silent after 190"]);
+    guard.tick(1_190, &["tell s: 1.1 Silent after 60"]);
     guard.answered(1_191, Answer::Settled, &[]);
     guard.tick(30_000, &[]);
 }
@@ -198,7 +199,7 @@ fn the_dead_are_left_to_the_store_for_a_moment_and_forgotten_when_it_knows() {
     guard.lost(1_010, Loss::Refused);
     assert_eq!(guard.health(), Some(Health::Dead));
     guard.tick(1_109, &[]);
-    guard.tick(1_110, &["tell s: 1.1 Closed after 110"]);
+    guard.tick(1_110, &["tell s: 1.1 Closed after 0"]);
     guard.answered(1_112, Answer::Settled, &["forget 1"]);
 }
 
@@ -261,7 +262,7 @@ fn wards_and_their_stores_are_bounded() {
     let mut guard = Guard::new();
     guard.watcher = Watcher::new(WatcherConfig {
         wards_max: 2,
-        ..WatcherConfig::new(Silence::FAST)
+        ..WatcherConfig::default()
     });
     for agent in 1..=3 {
         let mut charge = charge(agent, 1);

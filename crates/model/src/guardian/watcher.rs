@@ -21,21 +21,18 @@ const TRIES_MAX: u32 = 8;
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// How a guardian watches.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatcherConfig {
-    /// How silence is judged.
-    pub silence: Silence,
     /// How long the demand stores, which see a closed session too, are left to act on it first.
     pub patience: Duration,
     /// Wards at once; further ones are refused.
     pub wards_max: usize,
 }
 
-impl WatcherConfig {
+impl Default for WatcherConfig {
     /// 100 ms of patience, 64 wards.
-    pub const fn new(silence: Silence) -> Self {
+    fn default() -> Self {
         Self {
-            silence,
             patience: Duration::from_millis(100),
             wards_max: 64,
         }
@@ -43,7 +40,7 @@ impl WatcherConfig {
 }
 
 /// An agent that asks to be watched.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Charge {
     /// The agent.
     pub agent: NodeId,
@@ -51,6 +48,8 @@ pub struct Charge {
     pub run: Incarnation,
     /// The stores it works for, and the incarnation by which each knows it.
     pub stores: BTreeMap<StoreUrl, Incarnation>,
+    /// How often it promises to be heard, and how its silence is judged.
+    pub silence: Silence,
 }
 
 /// How a session ended for good.
@@ -98,7 +97,7 @@ pub enum Answer {
 }
 
 /// What happens to a guardian.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum WatcherEvent {
     /// Nothing but time.
     Tick,
@@ -148,7 +147,8 @@ pub enum WatcherAction {
         incarnation: Incarnation,
         /// Why.
         cause: Cause,
-        /// How long nothing was heard of it.
+        /// How long nothing was heard of it, at most the limit that it was judged by; zero if its
+        /// session was closed.
         silent_for: Duration,
     },
     /// The ward is none any more: end its session.
@@ -174,6 +174,8 @@ struct Pending {
 #[derive(Debug)]
 struct Ward {
     charge: Charge,
+    /// Standard deviations that the limit lies above the mean gap.
+    z: f64,
     rhythm: Rhythm,
     sequence: u64,
     state: StateHash,
@@ -187,8 +189,6 @@ struct Ward {
 #[derive(Debug)]
 pub struct Watcher {
     config: WatcherConfig,
-    /// Standard deviations that the limit lies above the mean gap.
-    z: f64,
     wards: BTreeMap<NodeId, Ward>,
     /// When it was to be called again, at the latest.
     expected: Option<Timestamp>,
@@ -198,7 +198,6 @@ impl Watcher {
     /// A guardian without wards.
     pub fn new(config: WatcherConfig) -> Self {
         Self {
-            z: quantile(config.silence.phi),
             config,
             wards: BTreeMap::new(),
             expected: None,
@@ -258,9 +257,9 @@ impl Watcher {
         let Some(expected) = self.expected else {
             return;
         };
-        let interval = self.config.silence.interval;
-        if now.since(expected) > interval {
-            for ward in self.wards.values_mut() {
+        for ward in self.wards.values_mut() {
+            let interval = ward.charge.silence.interval;
+            if now.since(expected) > interval {
                 ward.rhythm.excuse(now, interval * 2);
             }
         }
@@ -282,7 +281,7 @@ impl Watcher {
                 ward.charge = charge;
             }
             _ => {
-                let ward = Ward::new(now, charge, &self.config.silence);
+                let ward = Ward::new(now, charge);
                 self.wards.insert(ward.charge.agent, ward);
             }
         }
@@ -298,7 +297,7 @@ impl Watcher {
         ward.sequence = beat.sequence;
         ward.state = beat.state;
         match ward.health {
-            Health::Alive => ward.rhythm.beat(now, &self.config.silence, self.z),
+            Health::Alive => ward.rhythm.beat(now, &ward.charge.silence, ward.z),
             // What was reported stands; what was not is withdrawn.
             Health::Suspect | Health::Dead => {
                 ward.rhythm.resume(now);
@@ -353,7 +352,10 @@ impl Watcher {
                     store: store.clone(),
                     incarnation: pending.incarnation,
                     cause: pending.cause,
-                    silent_for: ward.rhythm.silent_for(now),
+                    silent_for: match pending.cause {
+                        Cause::Closed => Duration::ZERO,
+                        Cause::Silent => ward.rhythm.silent_for(now).min(ward.rhythm.limit()),
+                    },
                 });
             }
         }
@@ -391,10 +393,11 @@ impl Watcher {
 }
 
 impl Ward {
-    fn new(now: Timestamp, charge: Charge, silence: &Silence) -> Self {
+    fn new(now: Timestamp, charge: Charge) -> Self {
         Self {
+            z: quantile(charge.silence.phi),
+            rhythm: Rhythm::new(now, &charge.silence),
             charge,
-            rhythm: Rhythm::new(now, silence),
             sequence: 0,
             state: StateHash::default(),
             health: Health::Alive,

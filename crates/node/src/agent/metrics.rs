@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::liveness::GuardianMetrics;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
     kind: String,
@@ -30,6 +32,7 @@ pub struct Metrics {
     checkpoints: Counter,
     held: Gauge,
     outbox: Gauge,
+    guardians: GuardianMetrics,
     preparing: Histogram,
     running: Histogram,
     concluding: Histogram,
@@ -50,6 +53,7 @@ impl Default for Metrics {
             checkpoints: Counter::default(),
             held: Gauge::default(),
             outbox: Gauge::default(),
+            guardians: GuardianMetrics::default(),
             preparing: seconds(),
             running: seconds(),
             concluding: seconds(),
@@ -77,6 +81,7 @@ impl Metrics {
         to.register("held_jobs", "Claims held now", self.held.clone());
         let waiting = "Finishes that wait for their store";
         to.register("outbox_entries", waiting, self.outbox.clone());
+        self.guardians.register(to);
         let timings = [
             ("preparing", "Fetching image and input", &self.preparing),
             ("running", "Running, pauses not counted", &self.running),
@@ -85,6 +90,10 @@ impl Metrics {
         for (name, help, histogram) in timings {
             to.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
+    }
+
+    pub(super) fn guardians(&self) -> GuardianMetrics {
+        self.guardians.clone()
     }
 
     pub(super) fn claims(&self, won: usize, asked: usize) {

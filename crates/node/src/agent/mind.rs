@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use mutual_demand::{ClaimGrant, ClaimReply, StoreResult};
 use mutual_model::agent::{
-    Action, AdvertisedJob, Agent, Decline, Event, OfferId, RunKey, Scope, StoreUrl,
+    Action, AdvertisedJob, Agent, Decline, Event, OfferId, RunKey, RunStatus, Scope, StoreUrl,
 };
+use mutual_model::guardian::StateHash;
 use mutual_model::ids::{Incarnation, JobId, Nonce};
 use mutual_model::lease::HeldJob;
 use mutual_model::matching::{Need, Offer};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attempt::{Attempt, Handle, Order, Workshop, task_dir};
-use super::clock;
 use super::runs::Incarnations;
 use super::stores::{StoreLink, Stores, claimed, renewed};
+use crate::clock;
 
 /// While claims are held the loop looks at the clock this often: tokio's timers stand still while
 /// the machine sleeps, leases do not.
@@ -68,7 +69,7 @@ pub struct Status {
     /// What is free.
     pub free: Offer,
     /// Every held claim.
-    pub runs: Vec<mutual_model::agent::RunStatus>,
+    pub runs: Vec<RunStatus>,
     /// Whether nothing runs any more and nothing will.
     pub quiet: bool,
 }
@@ -83,6 +84,7 @@ pub(super) struct Mind {
     pub(super) agent_url: String,
     pub(super) inputs: mpsc::Sender<Input>,
     pub(super) status: watch::Sender<Status>,
+    pub(super) state: watch::Sender<StateHash>,
     pub(super) grants: BTreeMap<RunKey, ClaimGrant>,
     pub(super) attempts: BTreeMap<RunKey, Handle>,
     pub(super) answers: BTreeMap<OfferId, oneshot::Sender<OfferAnswer>>,
@@ -336,6 +338,9 @@ impl Mind {
         let free = self.core.capacity(self.incarnations.classes());
         let runs: Vec<_> = self.core.runs().collect();
         self.shop.metrics.holds(runs.len());
+        let held = |run: &RunStatus| (run.key.job, run.key.fence, run.checkpoint);
+        self.state
+            .send_replace(StateHash::of(runs.iter().map(held)));
         self.status.send_if_modified(|status| {
             let changed = status.free != free || status.runs != runs;
             (status.free, status.runs) = (free, runs);

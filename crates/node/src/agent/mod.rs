@@ -24,9 +24,9 @@
 //! * What a store, peer or task says is checked where it comes in; the core trusts its events.
 
 mod attempt;
-mod clock;
 mod deliver;
 mod finishes;
+mod guarded;
 mod images;
 mod inputs;
 mod logs;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 /// Hands out incarnations, each later than all before, across restarts and clocks set back.
 #[derive(Debug, Clone)]
 pub(super) struct Incarnations {
+    run: Incarnation,
     inner: Arc<Mutex<Inner>>,
     classes: Arc<[IsolationClass]>,
 }
@@ -25,6 +26,7 @@ struct Inner {
     file: PathBuf,
     last: Incarnation,
     current: BTreeMap<StoreUrl, watch::Sender<Incarnation>>,
+    all: watch::Sender<BTreeMap<StoreUrl, Incarnation>>,
 }
 
 impl Incarnations {
@@ -39,16 +41,27 @@ impl Incarnations {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Incarnation(Uuid::nil()),
             Err(error) => return Err(error),
         };
-        let incarnations = Self {
-            inner: Arc::new(Mutex::new(Inner {
-                file,
-                last,
-                current: BTreeMap::new(),
-            })),
-            classes: classes.into(),
+        let mut inner = Inner {
+            file,
+            last,
+            current: BTreeMap::new(),
+            all: watch::Sender::default(),
         };
-        incarnations.locked().next()?;
-        Ok(incarnations)
+        Ok(Self {
+            run: inner.next()?,
+            inner: Arc::new(Mutex::new(inner)),
+            classes: classes.into(),
+        })
+    }
+
+    /// The first incarnation of this run of the process, which stays its name.
+    pub(super) const fn run(&self) -> Incarnation {
+        self.run
+    }
+
+    /// Follows the incarnations at all stores.
+    pub(super) fn all(&self) -> watch::Receiver<BTreeMap<StoreUrl, Incarnation>> {
+        self.locked().all.subscribe()
     }
 
     fn locked(&self) -> MutexGuard<'_, Inner> {
@@ -66,9 +79,11 @@ impl Incarnations {
         let mut inner = self.locked();
         let last = inner.last;
         let current = inner.current.entry(store.clone());
-        current
+        let current = current
             .or_insert_with(|| watch::channel(last).0)
-            .subscribe()
+            .subscribe();
+        inner.publish();
+        current
     }
 
     /// The stores that know the agent by `incarnation`.
@@ -93,11 +108,23 @@ impl Incarnations {
         if let Some(current) = inner.current.get(store) {
             current.send_replace(fresh);
         }
+        inner.publish();
         fresh
     }
 }
 
 impl Inner {
+    fn publish(&self) {
+        let current = self.current.iter();
+        let all = current.map(|(store, current)| (store.clone(), *current.borrow()));
+        let all: BTreeMap<_, _> = all.collect();
+        self.all.send_if_modified(|told| {
+            let changed = *told != all;
+            *told = all;
+            changed
+        });
+    }
+
     fn next(&mut self) -> io::Result<Incarnation> {
         let by_clock = Incarnation::new(unix_now(), rand::random());
         let after_last = Incarnation(Uuid::from_u128(self.last.0.as_u128().saturating_add(1)));

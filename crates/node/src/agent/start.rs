@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutual_demand::{Principal, StoreError};
+use mutual_demand::{DemandStore, Principal, StoreError};
 use mutual_model::agent::{Agent, Config, Event, StoreUrl};
+use mutual_model::guardian::StateHash;
 use mutual_model::identity::PublicKey;
 use mutual_model::ids::{JobId, Nonce};
 use mutual_model::job::IsolationClass;
@@ -36,7 +37,7 @@ use super::server::{self, Doors};
 use super::shelf::Shelf;
 use super::stores::{KnownStore, StoreLink, Stores};
 use crate::auth::{NodeSigner, principal_of};
-use crate::liveness::{AgentDoor, Poke, SessionPlace, keep_session};
+use crate::liveness::{AgentDoor, GuardianMetrics, Poke, SessionPlace, keep_session};
 use crate::runtime::{Class, Runtime};
 
 /// Inputs that wait for the loop.
@@ -70,6 +71,8 @@ pub struct AgentConfig {
     pub poll_min: Duration,
     /// Longest pause between polls of a store that has none.
     pub poll_max: Duration,
+    /// Recovered tasks that are claimed and prepared before there is room to run them.
+    pub ahead: u32,
 }
 
 impl AgentConfig {
@@ -87,6 +90,7 @@ impl AgentConfig {
             policy: RunPolicy::default(),
             poll_min: Duration::from_millis(250),
             poll_max: Duration::from_secs(5),
+            ahead: 2,
         }
     }
 }
@@ -167,9 +171,13 @@ pub struct AgentNode {
     liveness: SocketAddr,
     url: String,
     desk: OfferDesk,
-    recruiter: Recruiter,
+    pub(super) recruiter: Recruiter,
     inputs: mpsc::Sender<Input>,
     status: watch::Receiver<Status>,
+    pub(super) state: watch::Receiver<StateHash>,
+    pub(super) guardian_metrics: GuardianMetrics,
+    pub(super) signer: NodeSigner,
+    pub(super) trusted: Arc<[PublicKey]>,
     door: AgentDoor,
     _closed: DropGuard,
     _mind: AbortOnDropHandle<()>,
@@ -205,12 +213,13 @@ impl AgentNode {
         let desk = base.desk(&deps.signer, trusted.clone());
         let doors = Doors {
             node: deps.signer.key().id(),
-            trusted,
+            trusted: trusted.clone(),
             logs: base.shop.logs.clone(),
             metrics: base.shop.metrics.clone(),
             desk: desk.clone(),
         };
-        let (mind, status) = base.mind(Agent::new(core_config(&config, &deps), rand::random()));
+        let (mind, status, state) =
+            base.mind(Agent::new(core_config(&config, &deps), rand::random()));
         let closed = &base.recruiter.closed;
         let mind = tokio::spawn(mind.run(received));
         tokio::spawn(server::serve(listener, doors, closed.clone()));
@@ -232,6 +241,10 @@ impl AgentNode {
             inputs: base.recruiter.inputs.clone(),
             recruiter: base.recruiter,
             status,
+            state,
+            guardian_metrics: base.shop.metrics.guardians(),
+            signer: deps.signer,
+            trusted,
             door,
             _mind: AbortOnDropHandle::new(mind),
         })
@@ -347,13 +360,14 @@ impl Base {
         )
     }
 
-    fn mind(&self, core: Agent) -> (Mind, watch::Receiver<Status>) {
+    fn mind(&self, core: Agent) -> (Mind, watch::Receiver<Status>, watch::Receiver<StateHash>) {
         let recruiter = &self.recruiter;
         let (told, status) = watch::channel(Status {
             free: core.capacity(recruiter.incarnations.classes()),
             runs: Vec::new(),
             quiet: false,
         });
+        let (state, hashed) = watch::channel(StateHash::of([]));
         let mind = Mind {
             core,
             shop: self.shop.clone(),
@@ -362,12 +376,13 @@ impl Base {
             agent_url: self.url.clone(),
             inputs: recruiter.inputs.clone(),
             status: told,
+            state,
             grants: BTreeMap::new(),
             attempts: BTreeMap::new(),
             answers: BTreeMap::new(),
             offers_seen: 0,
         };
-        (mind, status)
+        (mind, status, hashed)
     }
 }
 
@@ -397,6 +412,7 @@ fn core_config(config: &AgentConfig, deps: &AgentDeps) -> Config {
     core.labels = config.labels.clone();
     core.poll_min = config.poll_min;
     core.poll_max = config.poll_max;
+    core.ahead = config.ahead;
     core
 }
 
@@ -475,17 +491,23 @@ async fn sweep(shop: Arc<Workshop>) {
 /// Gets to know stores.
 #[derive(Debug, Clone)]
 pub(super) struct Recruiter {
-    stores: Stores,
-    incarnations: Incarnations,
+    pub(super) stores: Stores,
+    pub(super) incarnations: Incarnations,
     outbox: Outbox,
     inputs: mpsc::Sender<Input>,
-    principal: Principal,
-    door: AgentDoor,
+    pub(super) principal: Principal,
+    pub(super) door: AgentDoor,
     dialer: StoreDialer,
     closed: CancellationToken,
 }
 
 impl Recruiter {
+    /// The way to a store, also to one that the agent does not work for, if the owner allows it.
+    pub(super) fn store(&self, url: &StoreUrl) -> Option<Arc<dyn DemandStore>> {
+        let known = self.stores.get(url).map(|link| link.known.store.clone());
+        known.or_else(|| Some((self.dialer.0)(url)?.store))
+    }
+
     /// Begins to work for a store that somebody trusted has named, if the owner allows it.
     pub(super) fn meet(&self, store: &StoreUrl) {
         if let Some(known) = (self.dialer.0)(store) {

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::dht::{Dht, OFFER_KIND};
-use super::{Core, NodeError, ads};
+use super::{Core, NodeError, ads, guardians};
 use crate::agent::{
     AgentConfig, AgentDeps, AgentError, AgentNode, KnownStore, Objects, RegistryPuller,
     StoreDialer, proved_classes,
@@ -47,6 +47,7 @@ pub(super) async fn demand(config: &NodeConfig, core: &Core) -> Result<DemandSer
         url: role.url.clone(),
         reach: core.reach.at(SocketAddr::from(([0, 0, 0, 0], 0))).ip(),
         terms: role.terms(),
+        quorum: role.quorum,
         accept_data_loss: role.accept_data_loss,
         offers: role.offers,
     };
@@ -178,6 +179,10 @@ pub(super) async fn agent(
         async move { desk.answer(&offer).await.ok() }
     };
     core.discovery.serve(OFFER_KIND, answer).await?;
+    if config.agent.guardians > 0 {
+        let guarding = guardians::guard(&agent, &config.agent, &core.discovery, &namespaces);
+        tasks.spawn(guarding.await?);
+    }
     tasks.spawn(ads::read(
         core.discovery.clone(),
         namespaces,
@@ -219,6 +224,7 @@ fn settings(config: &NodeConfig) -> AgentConfig {
     settings.listen = role.listen;
     settings.liveness = role.liveness;
     settings.labels = role.labels.clone();
+    settings.ahead = role.ahead;
     settings.poll_max = settings.poll_max.max(role.poll.0);
     settings.policy.keep = config.storage.keep.0;
     settings

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use mutual_model::guardian::Silence;
 use mutual_model::ids::Namespace;
 use mutual_model::job::FieldError;
 use mutual_model::lease::LeaseTerms;
@@ -35,8 +36,18 @@ pub enum LivenessProfile {
     /// A heartbeat each second: any network.
     #[default]
     Wide,
-    /// A heartbeat each 10 ms, silence after 50 ms: one local network (DESIGN §7).
+    /// A heartbeat each 20 ms, silence after 60 ms: one local network (DESIGN §7).
     Fast,
+}
+
+impl LivenessProfile {
+    /// How often a node is to be heard, and how its silence is judged.
+    pub const fn silence(self) -> Silence {
+        match self {
+            Self::Wide => Silence::WIDE,
+            Self::Fast => Silence::FAST,
+        }
+    }
 }
 
 /// The role `demand`: a demand store's server.
@@ -69,6 +80,9 @@ pub struct DemandConfig {
     pub renew: Period,
     /// How eagerly agents' deaths are noticed.
     pub profile: LivenessProfile,
+    /// How many guardians must agree within a lease before an agent's run is ended, 1 to 16; what the
+    /// server sees itself needs nobody's consent. Default 2: one broken link is no verdict.
+    pub quorum: u32,
     /// Whether the server offers queued jobs to agents and announces them. Default true. Without
     /// it control servers and users' programs do, and agents ask by themselves.
     pub offers: bool,
@@ -88,6 +102,7 @@ impl Default for DemandConfig {
             lease: Period(terms.lease()),
             renew: Period(terms.renewal()),
             profile: LivenessProfile::default(),
+            quorum: 2,
             offers: true,
         }
     }
@@ -121,6 +136,12 @@ impl DemandConfig {
             "demand.renew",
             "out of range: a claim must survive two lost renewals",
             "give at least 10ms and at most a third of the lease",
+        )?;
+        require(
+            (1..=16).contains(&self.quorum),
+            "demand.quorum",
+            "out of range",
+            "give 1 to 16 guardians",
         )?;
         match &self.url {
             Some(url) => check_url("demand.url", url),
@@ -163,8 +184,17 @@ pub struct AgentConfig {
     pub labels: BTreeMap<String, String>,
     /// How often the known stores are asked for work when nobody offers any. Default 1 s.
     pub poll: Period,
-    /// How eagerly others' deaths are noticed.
+    /// How often this agent is heard by its guardians, and how fast they take its silence for death.
     pub profile: LivenessProfile,
+    /// Pause between heartbeats, if not the profile's; 5 ms to 10 s. The bounds of silence scale with
+    /// it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Period>,
+    /// How many other agents watch this one, 0 to 16. Default 3.
+    pub guardians: u32,
+    /// How many tasks of dead agents this one claims and prepares while it has no room to run them,
+    /// 0 to 64. Default 2.
+    pub ahead: u32,
 }
 
 impl Default for AgentConfig {
@@ -183,11 +213,29 @@ impl Default for AgentConfig {
             labels: BTreeMap::new(),
             poll: Period(Duration::from_secs(1)),
             profile: LivenessProfile::default(),
+            heartbeat: None,
+            guardians: 3,
+            ahead: 2,
         }
     }
 }
 
 impl AgentConfig {
+    /// How often this agent is to be heard, and how its silence is judged.
+    pub fn silence(&self) -> Silence {
+        let profile = self.profile.silence();
+        let Some(Period(interval)) = self.heartbeat else {
+            return profile;
+        };
+        let scaled = |bound: Duration| bound.mul_f64(interval.div_duration_f64(profile.interval));
+        Silence {
+            interval,
+            least: scaled(profile.least),
+            most: scaled(profile.most),
+            ..profile
+        }
+    }
+
     /// Cores offered in thousandths, if the owner gave a number.
     #[expect(
         clippy::cast_possible_truncation,
@@ -230,7 +278,31 @@ impl AgentConfig {
             "out of range",
             "give 0 to 1024",
         )?;
+        self.check_guarding()?;
         self.check_texts()
+    }
+
+    fn check_guarding(&self) -> Result<(), FieldError> {
+        let (least, most) = (Duration::from_millis(5), Duration::from_secs(10));
+        let is_fine = |period: Period| (least..=most).contains(&period.0);
+        require(
+            self.heartbeat.is_none_or(is_fine),
+            "agent.heartbeat",
+            "out of range",
+            "give 5ms to 10s, or leave it out",
+        )?;
+        require(
+            self.guardians <= 16,
+            "agent.guardians",
+            "out of range",
+            "give 0 to 16",
+        )?;
+        require(
+            self.ahead <= 64,
+            "agent.ahead",
+            "out of range",
+            "give 0 to 64",
+        )
     }
 
     fn check_texts(&self) -> Result<(), FieldError> {

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use mutual_demand::http::HttpStore;
-use mutual_demand::{DemandStore, EventPage, JobEvent, JobFilter, JobView, Principal, StoreResult};
+use mutual_demand::{
+    DemandStore, EventPage, JobEvent, JobFilter, JobView, Principal, Reason, StoreResult,
+};
 use mutual_model::identity::NodeId;
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::job::JobState;
@@ -249,6 +251,9 @@ impl Feed {
         for event in events {
             follow.counts.saw(event);
             follow.offerer.saw(event);
+            if let Some(agent) = lost_holder(event) {
+                follow.offerer.gone(&agent);
+            }
             match event.state {
                 JobState::Queued => queued.add(event),
                 JobState::Cancelled => self.touch(event),
@@ -346,6 +351,13 @@ impl Feed {
             }
         }
     }
+}
+
+/// The agent whose death or silence set a job free.
+fn lost_holder(event: &JobEvent) -> Option<NodeId> {
+    let is_over = matches!(event.state, JobState::Queued | JobState::Dead);
+    let is_lost = is_over && event.reason == Some(Reason::HolderLost);
+    event.agent.filter(|_| is_lost)
 }
 
 /// One bulletin for each topic among the open jobs.

@@ -11,6 +11,7 @@ use super::{DemandServerConfig, StoreKind};
 pub(super) async fn store(config: &DemandServerConfig) -> StoreResult<Arc<dyn DemandStore>> {
     let settings = StoreConfig {
         terms: config.terms,
+        quorum: config.quorum,
         accept_data_loss: config.accept_data_loss,
         ..StoreConfig::default()
     };

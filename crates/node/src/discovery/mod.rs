@@ -11,7 +11,7 @@ mod mirror;
 mod peers;
 mod presence;
 mod queries;
-mod seal;
+pub(crate) mod seal;
 mod task;
 
 use std::future::Future;
@@ -136,7 +136,7 @@ impl Discovery {
             .unwrap_or_default();
         let task = Task::new(Start {
             core,
-            sealer: seal::Sealer::new(key.clone()),
+            sealer: seal::Sealer::new(key.clone(), seal::DISCOVERY),
             public: key.public(),
             socket,
             commands: inbox,

@@ -20,6 +20,9 @@ use mutual_model::kademlia::{DATAGRAM_LEN_MAX, SEAL_LEN};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+/// The purpose of discovery's own datagrams.
+pub(super) const DISCOVERY: &[u8] = b"mutual datagram v1";
+
 const SEALED: u8 = 1;
 const WHO: u8 = 2;
 const I_AM: u8 = 3;
@@ -39,8 +42,10 @@ struct Pair {
 }
 
 /// Seals and opens this node's datagrams.
-pub(super) struct Sealer {
+pub(crate) struct Sealer {
     key: NodeKey,
+    /// Keys of one purpose open nothing of another.
+    purpose: &'static [u8],
     public: PublicKey,
     pairs: HashMap<PublicKey, Pair>,
     /// Pairs by when they were last used.
@@ -56,7 +61,7 @@ impl std::fmt::Debug for Sealer {
 
 /// What a datagram turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Opened {
+pub(crate) enum Opened {
     /// A message from the node with this key.
     Message { from: PublicKey, message: Vec<u8> },
     /// Somebody asks for this node's key.
@@ -69,10 +74,11 @@ pub(super) enum Opened {
 }
 
 impl Sealer {
-    pub(super) fn new(key: NodeKey) -> Self {
+    pub(crate) fn new(key: NodeKey, purpose: &'static [u8]) -> Self {
         Self {
             public: key.public(),
             key,
+            purpose,
             pairs: HashMap::new(),
             order: BTreeMap::new(),
             uses: 0,
@@ -80,7 +86,7 @@ impl Sealer {
     }
 
     /// The datagram that carries `message` to the node with key `to`.
-    pub(super) fn seal(&mut self, to: &PublicKey, mut message: Vec<u8>) -> Option<Vec<u8>> {
+    pub(crate) fn seal(&mut self, to: &PublicKey, mut message: Vec<u8>) -> Option<Vec<u8>> {
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut datagram = Vec::with_capacity(message.len() + SEAL_LEN);
         datagram.push(SEALED);
@@ -101,7 +107,7 @@ impl Sealer {
     }
 
     /// Opens a datagram; `None` if it is not meant for this node or not genuine.
-    pub(super) fn open(&mut self, datagram: &[u8]) -> Option<Opened> {
+    pub(crate) fn open(&mut self, datagram: &[u8]) -> Option<Opened> {
         match *datagram.first()? {
             SEALED => self.open_sealed(datagram),
             WHO if datagram.len() == WHO_LEN => Some(Opened::Who {
@@ -164,11 +170,7 @@ impl Sealer {
         let secret = self.key.agree(other)?;
         let direction = |from: &PublicKey, to: &PublicKey| {
             let mut key = Zeroizing::new([0; 32]);
-            let info = [
-                b"mutual datagram v1".as_slice(),
-                from.as_bytes(),
-                to.as_bytes(),
-            ];
+            let info = [self.purpose, from.as_bytes(), to.as_bytes()];
             Hkdf::<Sha256>::new(None, secret.as_slice())
                 .expand_multi_info(&info, key.as_mut())
                 .ok()
@@ -203,7 +205,7 @@ mod tests {
     use super::*;
 
     fn sealer(seed: u8) -> Sealer {
-        Sealer::new(NodeKey::from_seed(&[seed; 32]))
+        Sealer::new(NodeKey::from_seed(&[seed; 32]), DISCOVERY)
     }
 
     #[test]

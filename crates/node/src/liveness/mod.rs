@@ -18,12 +18,25 @@
 //! agent: something about its jobs changed (cancelled, checkpoint wanted), so it should renew now.
 //!
 //! This is about processes on reachable machines. Cut cables and frozen kernels make silence, which
-//! is judged elsewhere, by leases and guardians.
+//! is judged by leases and by [guardians](Guardianship): other agents, which hold a session, too, and
+//! to which the agent sends heartbeats over UDP. An agent asks a node to watch it in one datagram
+//! each way over discovery's port ([`Vicinity`]); the node opens the session by dialling the agent's
+//! door and showing the pass that came with the question.
 
+mod circle;
+mod entrust;
+mod guard;
+mod guardianship;
+mod metrics;
+mod pulse;
 mod session;
 mod watch;
 mod wire;
 
+pub use circle::{Candidate, Vicinity, Ward};
+pub use guard::Bench;
+pub use guardianship::Guardianship;
+pub use metrics::GuardianMetrics;
 pub use session::{AgentDoor, Poke, SessionPlace, keep_session};
 pub use watch::{Loss, Notice, Peer, Watch, WatchConfig};
-pub use wire::{Challenge, Hello, HelloError};
+pub use wire::{Challenge, Hello, HelloError, Pass};

@@ -1,6 +1,6 @@
 //! The agent's side: a session to each demand server, and the door at which they knock back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,14 +11,14 @@ use mutual_model::ids::Incarnation;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{self, BYE, Challenge, Hello, HelloError, POKE, WELCOME};
+use super::wire::{self, BYE, Challenge, Hello, HelloError, POKE, Pass, WELCOME};
 
-/// Connections at the door at once: one for each server that lost its session.
-const CALLERS_MAX: usize = 64;
+/// Connections at the door at once: guardians, and one for each server that lost its session.
+const CALLERS_MAX: usize = 128;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -38,6 +38,39 @@ pub struct Poke {
     pub incarnation: Incarnation,
 }
 
+/// A guardian that may open a session.
+#[derive(Debug)]
+struct Expected {
+    run: Incarnation,
+    /// Its open sessions: a new one may begin before the old one is known to be over.
+    open: watch::Sender<usize>,
+    dismissed: CancellationToken,
+}
+
+/// A guardian's right to a session at an agent's door. Dropping it ends the session.
+#[derive(Debug)]
+pub(super) struct Guarded {
+    door: AgentDoor,
+    pass: Pass,
+    open: watch::Receiver<usize>,
+}
+
+impl Guarded {
+    /// Waits until the guardian has no session, or has one. False if that can never be.
+    pub(super) async fn becomes(&mut self, open: bool) -> bool {
+        let changed = self.open.wait_for(|sessions| (*sessions > 0) == open);
+        changed.await.is_ok()
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(expected) = self.door.expected_guardians().remove(&self.pass) {
+            expected.dismissed.cancel();
+        }
+    }
+}
+
 /// The agent's liveness port. It answers servers that dial back, for as long as the process lives.
 #[derive(Debug, Clone)]
 pub struct AgentDoor {
@@ -50,6 +83,7 @@ struct Inner {
     certificate: Certificate,
     address: SocketAddr,
     live: Mutex<BTreeSet<Incarnation>>,
+    guardians: Mutex<BTreeMap<Pass, Expected>>,
     pokes: mpsc::Sender<Poke>,
     closed: CancellationToken,
 }
@@ -71,6 +105,7 @@ impl AgentDoor {
             certificate,
             address: listener.local_addr()?,
             live: Mutex::default(),
+            guardians: Mutex::default(),
             pokes,
             closed: CancellationToken::new(),
         };
@@ -93,6 +128,28 @@ impl AgentDoor {
         if let Some(former) = former.filter(|former| *former != incarnation) {
             live.remove(&former);
         }
+    }
+
+    /// Lets in the guardian that shows `pass`, and answers it as `run`.
+    pub(super) fn expect(&self, pass: Pass, run: Incarnation) -> Guarded {
+        let (open, opened) = watch::channel(0);
+        let expected = Expected {
+            run,
+            open,
+            dismissed: CancellationToken::new(),
+        };
+        self.expected_guardians().insert(pass, expected);
+        Guarded {
+            door: self.clone(),
+            pass,
+            open: opened,
+        }
+    }
+
+    fn expected_guardians(&self) -> std::sync::MutexGuard<'_, BTreeMap<Pass, Expected>> {
+        // A map that a panicking thread left is still a map of guardians.
+        let guardians = self.inner.guardians.lock();
+        guardians.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the door and every session, with a word of farewell.
@@ -147,20 +204,60 @@ impl AgentDoor {
     ) -> Result<(), HelloError> {
         stream.set_nodelay(true)?;
         let challenge: Challenge = wire::receive(&mut stream).await?;
+        if let Some(pass) = challenge.pass.filter(|_| own.is_none()) {
+            return self.talk_to_guardian(stream, &challenge, &pass).await;
+        }
         let incarnation = own.or_else(|| self.incarnation_for(challenge.expected));
         let Some(incarnation) = incarnation else {
             return Ok(());
         };
+        self.greet(&mut stream, &challenge, incarnation).await?;
+        self.listen(&mut stream, incarnation).await
+    }
+
+    /// Nothing is answered to whoever shows no pass that this agent gave out.
+    async fn talk_to_guardian(
+        &self,
+        mut stream: TcpStream,
+        challenge: &Challenge,
+        pass: &Pass,
+    ) -> Result<(), HelloError> {
+        let known = |expected: &Expected| {
+            let (open, dismissed) = (expected.open.clone(), expected.dismissed.clone());
+            (expected.run, open, dismissed)
+        };
+        let expected = self.expected_guardians().get(pass).map(known);
+        let Some((run, open, dismissed)) = expected else {
+            return Ok(());
+        };
+        self.greet(&mut stream, challenge, run).await?;
+        open.send_modify(|sessions| *sessions += 1);
+        let ended = tokio::select! {
+            ended = self.listen(&mut stream, run) => ended,
+            () = dismissed.cancelled() => Ok(stream.write_all(&[BYE]).await?),
+        };
+        open.send_modify(|sessions| *sessions -= 1);
+        ended
+    }
+
+    async fn greet(
+        &self,
+        stream: &mut TcpStream,
+        challenge: &Challenge,
+        incarnation: Incarnation,
+    ) -> Result<(), HelloError> {
         let inner = &self.inner;
         let port = inner.address.port();
-        let hello = Hello::sign(
-            &inner.key,
-            &inner.certificate,
-            incarnation,
-            port,
-            &challenge,
-        );
-        wire::send(&mut stream, &hello).await?;
+        let hello = Hello::sign(&inner.key, &inner.certificate, incarnation, port, challenge);
+        Ok(wire::send(stream, &hello).await?)
+    }
+
+    async fn listen(
+        &self,
+        stream: &mut TcpStream,
+        incarnation: Incarnation,
+    ) -> Result<(), HelloError> {
+        let inner = &self.inner;
         loop {
             let byte = tokio::select! {
                 () = inner.closed.cancelled() => {

@@ -13,11 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::wire::{self, BYE, Challenge, Hello, HelloError, POKE, WELCOME};
+use super::wire::{self, BYE, Challenge, Hello, HelloError, POKE, Pass, WELCOME};
 
-/// Pause before a connection that was cut at once is tried again.
+/// Pause before a connection that was cut at once is tried again; doubled each time.
 const KNOCK_PAUSE: Duration = Duration::from_millis(2);
+const KNOCK_PAUSE_MAX: Duration = Duration::from_millis(64);
 
 /// How a watch is kept.
 #[derive(Debug, Clone)]
@@ -52,6 +54,8 @@ pub struct Peer {
     pub incarnation: Incarnation,
     /// Where it can be dialled back, if it has a port.
     pub door: Option<SocketAddr>,
+    /// What it gave a guardian to open sessions with.
+    pub pass: Option<Pass>,
 }
 
 /// How an agent was lost.
@@ -90,6 +94,53 @@ pub enum Notice {
     },
 }
 
+/// Opens sessions with agents that asked for it, as guardians do.
+#[derive(Debug, Clone)]
+pub(super) struct Dialler {
+    inner: Arc<Inner>,
+}
+
+impl Dialler {
+    /// A dialler; notices arrive at the receiver.
+    pub(super) fn new(config: WatchConfig) -> (Self, mpsc::Receiver<Notice>) {
+        let (inner, noticed) = Inner::new(config);
+        (Self { inner }, noticed)
+    }
+
+    /// Opens a session with the agent whose door is at `door` and whose run is `expected`, showing
+    /// the `pass` it gave. Dropping the handle ends the session.
+    pub(super) fn dial(
+        &self,
+        agent: NodeId,
+        door: SocketAddr,
+        expected: Incarnation,
+        pass: Pass,
+    ) -> AbortOnDropHandle<()> {
+        let inner = self.inner.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let peer = Peer {
+                agent,
+                name: String::new(),
+                incarnation: expected,
+                door: Some(door),
+                pass: Some(pass),
+            };
+            let begun = tokio::time::Instant::now();
+            match inner.dial_back(&peer).await {
+                Ok((stream, peer)) => {
+                    inner.tell(Notice::Opened(peer.clone())).await;
+                    inner.keep(stream, peer).await;
+                }
+                Err(None) => {}
+                Err(Some(loss)) => {
+                    let after = begun.elapsed();
+                    inner.tell(Notice::Lost { peer, loss, after }).await;
+                }
+            }
+        }))
+    }
+}
+
 /// Listens for agents' sessions. Dropping the last clone closes all of them.
 #[derive(Debug, Clone)]
 pub struct Watch {
@@ -116,13 +167,8 @@ impl Watch {
         config: WatchConfig,
     ) -> io::Result<(Self, mpsc::Receiver<Notice>)> {
         let listener = TcpListener::bind(address).await?;
-        let (notices, noticed) = mpsc::channel(1_024);
         let address = listener.local_addr()?;
-        let inner = Arc::new(Inner {
-            config,
-            notices,
-            sessions: Mutex::default(),
-        });
+        let (inner, noticed) = Inner::new(config);
         let closed = CancellationToken::new();
         let watch = Self {
             inner: inner.clone(),
@@ -189,18 +235,32 @@ enum End {
 }
 
 impl Inner {
+    fn new(config: WatchConfig) -> (Arc<Self>, mpsc::Receiver<Notice>) {
+        let (notices, noticed) = mpsc::channel(1_024);
+        let inner = Self {
+            config,
+            notices,
+            sessions: Mutex::default(),
+        };
+        (Arc::new(inner), noticed)
+    }
+
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Incarnation), mpsc::Sender<()>>> {
         // What a panicking thread left is still a map of senders.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn serve(&self, mut stream: TcpStream, from: IpAddr) {
-        let peer = match self.greet(&mut stream, from, None).await {
+        let peer = match self.greet(&mut stream, from, None, None).await {
             Ok(peer) => peer,
             Err(error) => return tracing::debug!(%from, %error, "liveness session refused"),
         };
         self.tell(Notice::Opened(peer.clone())).await;
-        let mut peer = peer;
+        self.keep(stream, peer).await;
+    }
+
+    /// Holds a session, and the one that takes its place when it breaks, until the agent is lost.
+    async fn keep(&self, mut stream: TcpStream, mut peer: Peer) {
         loop {
             let end = self.hold(&mut stream, &peer).await;
             let ended = tokio::time::Instant::now();
@@ -230,11 +290,13 @@ impl Inner {
         stream: &mut TcpStream,
         from: IpAddr,
         expected: Option<Incarnation>,
+        pass: Option<Pass>,
     ) -> Result<Peer, HelloError> {
         stream.set_nodelay(true)?;
         let challenge = Challenge {
             nonce: rand::random(),
             expected,
+            pass,
         };
         wire::send(stream, &challenge).await?;
         let hello: Hello = wire::receive(stream).await?;
@@ -246,6 +308,7 @@ impl Inner {
             name: member.name.clone(),
             incarnation: hello.incarnation,
             door: (hello.port != 0).then(|| SocketAddr::new(from, hello.port)),
+            pass,
         })
     }
 
@@ -284,7 +347,7 @@ impl Inner {
             return Err(None);
         }
         let door = peer.door.ok_or(Loss::Silent)?;
-        let knock = self.knock(door, peer.incarnation);
+        let knock = self.knock(door, peer);
         let answer = tokio::time::timeout(self.config.dial_time_max, knock).await;
         match answer {
             Ok(Ok((_, found))) if found.agent != peer.agent => Err(Some(Loss::Refused)),
@@ -300,11 +363,9 @@ impl Inner {
     /// Connects until somebody says hello or the kernel says that nobody listens. A dying process
     /// closes its sockets one by one, so that a connection may still be taken in and then cut:
     /// only a refusal is proof.
-    async fn knock(
-        &self,
-        door: SocketAddr,
-        expected: Incarnation,
-    ) -> Result<(TcpStream, Peer), Loss> {
+    async fn knock(&self, door: SocketAddr, peer: &Peer) -> Result<(TcpStream, Peer), Loss> {
+        let expected = Some(peer.incarnation);
+        let mut pause = KNOCK_PAUSE;
         loop {
             let mut stream = match TcpStream::connect(door).await {
                 Ok(stream) => stream,
@@ -313,9 +374,15 @@ impl Inner {
                 }
                 Err(_) => return Err(Loss::Silent),
             };
-            match self.greet(&mut stream, door.ip(), Some(expected)).await {
+            let greeted = self
+                .greet(&mut stream, door.ip(), expected, peer.pass)
+                .await;
+            match greeted {
                 Ok(found) => return Ok((stream, found)),
-                Err(HelloError::Io(_)) => tokio::time::sleep(KNOCK_PAUSE).await,
+                Err(HelloError::Io(_)) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(KNOCK_PAUSE_MAX);
+                }
                 Err(_) => return Err(Loss::Silent),
             }
         }

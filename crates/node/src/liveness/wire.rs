@@ -23,6 +23,9 @@ pub(super) const WELCOME: u8 = b'+';
 /// From the agent to the server: it leaves in good order.
 pub(super) const BYE: u8 = b'.';
 
+/// A random number by which an agent knows a guardian's session.
+pub type Pass = [u8; 16];
+
 /// What the server asks whoever is at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,9 @@ pub struct Challenge {
     pub nonce: [u8; 16],
     /// The incarnation whose session broke, if this is a server dialling back.
     pub expected: Option<Incarnation>,
+    /// What the agent gave a guardian to open its session with; `None` from a demand server.
+    #[serde(default)]
+    pub pass: Option<Pass>,
 }
 
 /// What an agent says of itself.

@@ -67,6 +67,7 @@ impl Cloud {
             liveness: ANY.into(),
             url: None,
             reach: [127, 0, 0, 1].into(),
+            quorum: 1,
             terms,
             accept_data_loss: false,
             offers: true,

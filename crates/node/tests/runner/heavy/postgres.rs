@@ -57,6 +57,7 @@ impl Server {
             liveness: ANY.into(),
             url: None,
             reach: [127, 0, 0, 1].into(),
+            quorum: 1,
             terms: LeaseTerms::default(),
             accept_data_loss: false,
             offers: true,

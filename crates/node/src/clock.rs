@@ -1,10 +1,10 @@
-//! The agent's clock: it goes on while the machine sleeps.
+//! The clock that the cores run by: it goes on while the machine sleeps.
 
 use mutual_model::time::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Now by CLOCK_BOOTTIME, so that a lease is known to be over when a laptop wakes up.
-pub(super) fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let micros = u64::try_from(time.tv_nsec / 1_000).unwrap_or(0);
