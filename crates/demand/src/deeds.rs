@@ -5,7 +5,7 @@
 use mutual_model::history::{Answer, Deed, Digest, Finish, Granted, Ground, Sight};
 use mutual_model::identity::NodeId;
 use mutual_model::ids::{JobId, Namespace};
-use mutual_model::lease::Holder;
+use mutual_model::lease::{Claim, Holder};
 
 use crate::rules::{bounds, digest};
 use crate::{
@@ -68,8 +68,18 @@ pub fn renew(agent: NodeId, request: &RenewRequest, outcome: &StoreResult<RenewR
         },
         listed: request.held.iter().map(|held| held.claim).collect(),
         complete: request.complete,
-        answer: answer(outcome, |reply| reply.held.clone()),
+        answer: answer(outcome, |reply| kept(request, reply)),
     }
+}
+
+/// Claims that were listed and stand.
+fn kept(request: &RenewRequest, reply: &RenewReply) -> Vec<Claim> {
+    let listed = request.held.iter().map(|held| held.claim);
+    let kept = listed.filter(|claim| {
+        let is_lost = reply.lost.iter().any(|lost| lost.claim == *claim);
+        reply.held.contains(&claim.job) && !is_lost
+    });
+    kept.collect()
 }
 
 /// A reported checkpoint.

@@ -6,9 +6,11 @@
 
 pub(crate) mod bounds;
 pub(crate) mod digest;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod ending;
 pub(crate) mod queue;
 pub(crate) mod rights;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) mod swept;
 
 /// Attempts shown of one job.

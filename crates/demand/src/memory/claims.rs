@@ -172,11 +172,7 @@ impl State {
         bounds::renewal(request)?;
         let holder = self.living(agent, request.incarnation)?;
         self.extend_lease(holder);
-        let listed: BTreeMap<JobId, HeldJob> = request
-            .held
-            .iter()
-            .map(|held| (held.claim.job, *held))
-            .collect();
+        let listed = bounds::listed(request);
         if request.complete {
             self.note_unlisted(holder, &listed);
         }
@@ -216,10 +212,15 @@ impl State {
         }
     }
 
-    fn note_unlisted(&mut self, holder: Holder, listed: &BTreeMap<JobId, HeldJob>) {
+    fn note_unlisted(&mut self, holder: Holder, listed: &BTreeMap<Claim, HeldJob>) {
         let now = self.now;
         for job in self.index.held_by(holder) {
-            if listed.contains_key(&job) {
+            let record = self.records.get(&job);
+            let is_listed = |record: &Record| {
+                let mut claims = listed.keys();
+                claims.any(|claim| claim.job == job && record.is_current(claim, holder.agent))
+            };
+            if record.is_some_and(is_listed) {
                 continue;
             }
             self.change(job, |record| {

@@ -19,7 +19,7 @@ use super::statements as sql;
 use super::verdicts;
 use super::work::{self, Done, Fault, Work};
 use crate::rules::queue::{self, Packing};
-use crate::rules::{SWEEP_BY_CLAIM_MAX, UNLISTED_MAX, UNLISTED_REASON, rights};
+use crate::rules::{SWEEP_BY_CLAIM_MAX, UNLISTED_MAX, UNLISTED_REASON, bounds, rights};
 use crate::{
     AttemptEnd, ClaimGrant, ClaimReply, ClaimRequest, ClaimScope, HeldJob, Lost, LostReason, Phase,
     Principal, RenewReply, RenewRequest, StoreError, StoreResult,
@@ -379,7 +379,7 @@ pub(super) async fn renew(work: &Work, agent: NodeId, request: &RenewRequest) ->
     let holder = living(work, agent, request.incarnation).await?;
     // The lease before its jobs: from here on nobody else ends this incarnation's claims.
     extend_lease(work, holder).await?;
-    let mut standing = standing(work, holder).await?;
+    let standing = standing(work, holder).await?;
     let mut reply = RenewReply {
         held: Vec::new(),
         lost: Vec::new(),
@@ -387,24 +387,20 @@ pub(super) async fn renew(work: &Work, agent: NodeId, request: &RenewRequest) ->
         lease_ms: work.lease_ms(),
         now: work.now,
     };
-    let listed: BTreeMap<JobId, HeldJob> = request
-        .held
-        .iter()
-        .map(|held| (held.claim.job, *held))
-        .collect();
-    for (job, held) in &listed {
-        let stands = match standing.remove(job).filter(|row| row.claim == held.claim) {
-            Some(row) => keep(work, held, &row, &mut reply).await?,
+    let listed = bounds::listed(request);
+    for (claim, held) in &listed {
+        let stands = match standing.get(&claim.job).filter(|row| row.claim == *claim) {
+            Some(row) => keep(work, held, row, &mut reply).await?,
             None => false,
         };
         if !stands {
-            reply.lost.push(lost(work, held.claim).await?);
+            reply.lost.push(lost(work, *claim).await?);
         }
     }
     if request.complete {
         for row in standing
             .into_values()
-            .filter(|row| !listed.contains_key(&row.claim.job))
+            .filter(|row| !listed.contains_key(&row.claim))
         {
             note_unlisted(work, &row).await?;
         }

@@ -1,9 +1,10 @@
 //! Bounds of foreign documents: everything is checked before anything is stored.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mutual_model::identity::NodeId;
 use mutual_model::job::FieldError;
+use mutual_model::lease::{Claim, HeldJob};
 use mutual_model::receipt::vouching;
 
 use crate::{
@@ -183,6 +184,13 @@ pub(crate) fn claim(request: &ClaimRequest) -> StoreResult<()> {
 
 pub(crate) fn renewal(request: &RenewRequest) -> StoreResult<()> {
     Ok(within("held", request.held.len(), HELD_MAX, "claims")?)
+}
+
+/// What a renewal lists, each claim once. A holder that was cut off may list two of one job: its old
+/// one and the one it was granted since.
+pub(crate) fn listed(request: &RenewRequest) -> BTreeMap<Claim, HeldJob> {
+    let held = request.held.iter();
+    held.map(|held| (held.claim, *held)).collect()
 }
 
 /// Sizes and receipts of a checkpoint; `result_copies` is the task's.

@@ -15,7 +15,7 @@ use super::statements as sql;
 use super::writer::Work;
 use super::{failed, verdicts};
 use crate::rules::queue::{self, Packing};
-use crate::rules::{SWEEP_BY_CLAIM_MAX, UNLISTED_MAX, UNLISTED_REASON, rights};
+use crate::rules::{SWEEP_BY_CLAIM_MAX, UNLISTED_MAX, UNLISTED_REASON, bounds, rights};
 use crate::{
     AttemptEnd, ClaimGrant, ClaimReply, ClaimRequest, ClaimScope, HeldJob, Lost, LostReason, Offer,
     Phase, Principal, RenewReply, RenewRequest, StoreError, StoreResult,
@@ -294,7 +294,7 @@ pub(super) fn renew(
 ) -> StoreResult<RenewReply> {
     let holder = living(work, agent, request.incarnation)?;
     extend_lease(work, holder)?;
-    let mut standing = standing(work, holder).map_err(failed)?;
+    let standing = standing(work, holder).map_err(failed)?;
     let mut reply = RenewReply {
         held: Vec::new(),
         lost: Vec::new(),
@@ -302,21 +302,17 @@ pub(super) fn renew(
         lease_ms: work.lease_ms(),
         now: work.now,
     };
-    let listed: BTreeMap<JobId, HeldJob> = request
-        .held
-        .iter()
-        .map(|held| (held.claim.job, *held))
-        .collect();
-    for (job, held) in &listed {
-        match standing.remove(job).filter(|row| row.claim == held.claim) {
-            Some(row) => keep(work, held, &row, &mut reply)?,
-            None => reply.lost.push(lost(work, held.claim)?),
+    let listed = bounds::listed(request);
+    for (claim, held) in &listed {
+        match standing.get(&claim.job).filter(|row| row.claim == *claim) {
+            Some(row) => keep(work, held, row, &mut reply)?,
+            None => reply.lost.push(lost(work, *claim)?),
         }
     }
     if request.complete {
         for row in standing
             .into_values()
-            .filter(|row| !listed.contains_key(&row.claim.job))
+            .filter(|row| !listed.contains_key(&row.claim))
         {
             note_unlisted(work, &row)?;
         }

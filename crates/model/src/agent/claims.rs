@@ -277,7 +277,9 @@ impl Agent {
 
     fn admit(&mut self, now: Timestamp, store: &StoreUrl, grant: &Grant, out: &mut Vec<Action>) {
         let key = RunKey::of(store, &grant.claim);
-        if self.runs.contains_key(&key) {
+        let known = self.runs_at(store).map(|(known, _)| known.clone());
+        let known: Vec<_> = known.filter(|known| known.job == key.job).collect();
+        if known.iter().any(|known| known.fence >= key.fence) {
             return;
         }
         match self.room_for(now, store, grant) {
@@ -291,6 +293,10 @@ impl Agent {
                 claim: grant.claim,
                 reason: decline.to_string(),
             }),
+        }
+        // A new claim of a job is its store's word that the older ones are over.
+        for older in known {
+            self.void(now, &older, out);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::job::{Failure, OnDisconnect, TaskSpec};
 use crate::lease::{Claim, Fence, Lost, LostReason};
 use crate::matching::Need;
 
+mod again;
 mod ahead;
 mod chaos;
 

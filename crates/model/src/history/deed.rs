@@ -192,8 +192,8 @@ pub enum Deed {
         listed: Vec<Claim>,
         /// Whether that was all it held.
         complete: bool,
-        /// Jobs that it still holds.
-        answer: Answer<Vec<JobId>>,
+        /// Of those, the claims that it still holds.
+        answer: Answer<Vec<Claim>>,
     },
     /// A checkpoint was reported.
     Checkpoint {

@@ -2,18 +2,26 @@
 
 use super::ledger::{Grant, Job, Ledger, Place};
 use super::{Found, violation};
-use crate::lease::{Claim, Holder};
+use crate::lease::Claim;
 use crate::time::Timestamp;
 
 /// Complete lists that may miss a claim before the store takes it for one whose reply was lost.
 const UNLISTED_MAX: usize = 2;
 
-/// When the lease of an incarnation ends that it last made the store extend before `until`, at the
-/// earliest.
-fn last_lease_end(ledger: &Ledger<'_>, holder: Holder, until: Place) -> Option<Timestamp> {
-    let mut extensions = ledger.run(holder)?.extensions.iter().rev();
-    let last = extensions.find(|extension| ledger.is_before(**extension, until))?;
-    Some(ledger.lease_end(*last))
+/// When the lease of a claim ends that its holder last saw extended before `until`, at the earliest.
+///
+/// A renewal that does not list the claim says nothing of it: it may have been lost already.
+fn last_lease_end(
+    ledger: &Ledger<'_>,
+    told: &Job<'_>,
+    grant: &Grant<'_>,
+    until: Place,
+) -> Timestamp {
+    let kept = told.kept.iter();
+    let kept =
+        kept.filter(|(place, claim)| *claim == grant.claim && ledger.is_before(*place, until));
+    let ends = kept.map(|(place, _)| ledger.lease_end(*place));
+    ends.fold(ledger.lease_end(grant.place), Timestamp::max)
 }
 
 /// 10. A claim ends before its lease only by its holder's word, its user's, or a verdict.
@@ -27,8 +35,7 @@ pub(super) fn none_ends_early(ledger: &Ledger<'_>) -> Found {
             if may_have_been_ended(ledger, told, grant, next.place) {
                 continue;
             }
-            let end = last_lease_end(ledger, grant.holder, next.place);
-            let end = end.unwrap_or_else(|| ledger.lease_end(grant.place));
+            let end = last_lease_end(ledger, told, grant, next.place);
             if ledger.at(next.place).returned < end {
                 let fence = grant.claim.fence;
                 let what = format!("{job} was claimed anew before the lease of {fence} ended");

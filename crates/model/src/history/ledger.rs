@@ -260,7 +260,7 @@ impl<'a> Ledger<'a> {
         place: Place,
         holder: Holder,
         (listed, complete): (&'a [Claim], bool),
-        answer: &'a Answer<Vec<JobId>>,
+        answer: &'a Answer<Vec<Claim>>,
     ) {
         let run = self.runs.entry(holder).or_default();
         run.renews = true;
@@ -271,7 +271,7 @@ impl<'a> Ledger<'a> {
             return;
         };
         run.extensions.push(place);
-        for claim in listed.iter().filter(|claim| held.contains(&claim.job)) {
+        for claim in held {
             self.job(claim.job).kept.push((place, *claim));
         }
     }

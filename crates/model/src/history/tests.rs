@@ -63,7 +63,7 @@ fn renewed(by: u8, sequence: u64) -> Deed {
         holder: holder(by),
         listed: vec![claim(sequence)],
         complete: true,
-        answer: Answer::Done(vec![job()]),
+        answer: Answer::Done(vec![claim(sequence)]),
     }
 }
 
@@ -243,6 +243,25 @@ fn an_early_requeue_is_found() {
         (0, opened(1, false)),
         (1, granted(1, 1)),
         (1_100, granted(2, 2)),
+    ]);
+}
+
+#[test]
+fn a_renewal_that_comes_too_late_extends_what_it_does_not_list_no_more() {
+    let Deed::Renew { holder, .. } = renewed(1, 1) else {
+        unreachable!()
+    };
+    let lost = Deed::Renew {
+        holder,
+        listed: vec![claim(1)],
+        complete: true,
+        answer: Answer::Done(vec![]),
+    };
+    accepts(vec![
+        (0, opened(1, false)),
+        (1, granted(1, 1)),
+        (1_100, lost),
+        (1_200, granted(2, 2)),
     ]);
 }
 

@@ -12,6 +12,7 @@ use crate::{DemandStore, StoreError};
 cases![
     a_renewal_moves_a_job_forward_and_never_back,
     a_renewal_tells_what_is_lost_and_why,
+    an_old_claim_beside_the_new_one_is_lost,
     a_claim_unlisted_twice_is_released,
     an_incomplete_list_releases_nothing,
     checkpoints_are_kept_in_order,
@@ -76,6 +77,27 @@ async fn a_renewal_tells_what_is_lost_and_why(world: Arc<World>) {
     assert_eq!(reason(claims[1]), Some(LostReason::Finished));
     assert_eq!(reason(forged), Some(LostReason::Fenced));
     world.check_state(claims[2].job, JobState::Assigned).await;
+}
+
+async fn an_old_claim_beside_the_new_one_is_lost(world: Arc<World>) {
+    world.submit().await;
+    let agent = world.agent(1);
+    let old = world.claim_one(&agent).await.claim;
+    world.release(&agent, old).await.unwrap();
+    let new = world.claim_one(&agent).await.claim;
+    for held in [[old, new], [new, old]] {
+        let held = held.map(|claim| (claim, Phase::Running));
+        let reply = world.renew(&agent, &held, true).await.unwrap();
+        assert_eq!(reply.held, [new.job]);
+        let lost: Vec<_> = reply.lost.iter().map(|lost| lost.claim).collect();
+        assert_eq!(lost, [old]);
+    }
+    // An old claim in its place does not hide that the new one is missing.
+    for _ in 0..2 {
+        let reply = world.renew(&agent, &[(old, Phase::Running)], true).await;
+        assert!(reply.unwrap().held.is_empty());
+    }
+    world.check_state(new.job, JobState::Queued).await;
 }
 
 async fn a_claim_unlisted_twice_is_released(world: Arc<World>) {
