@@ -3,4 +3,5 @@
 //!
 //! One seed gives one run: a failing test prints its seed, and the seed replays it.
 
+pub mod cloud;
 pub mod network;

@@ -2,5 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "runner/cloud.rs"]
+mod cloud;
 #[path = "runner/discovery.rs"]
 mod discovery;
