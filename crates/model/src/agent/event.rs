@@ -84,7 +84,8 @@ pub enum Trouble {
     },
     /// The change may or may not have been made; only the same request settles it (DESIGN §3.12).
     Unknown,
-    /// This incarnation was declared dead; from now on the agent uses `fresh`, which is later.
+    /// The incarnation of the request was declared dead; from now on the agent uses `fresh`, which is
+    /// later. Requests that were refused for one incarnation give the same fresh one.
     Revoked {
         /// The incarnation to go on with.
         fresh: Incarnation,

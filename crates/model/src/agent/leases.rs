@@ -241,6 +241,11 @@ impl Agent {
         fresh: Incarnation,
         out: &mut Vec<Action>,
     ) {
+        let known = self.stores.get(store);
+        if known.is_some_and(|known| known.incarnation >= fresh) {
+            // The refusal of a request that went out before the change is heard late.
+            return;
+        }
         let keys: Vec<_> = self.runs_at(store).map(|(key, _)| key.clone()).collect();
         for key in keys {
             self.void(now, &key, out);

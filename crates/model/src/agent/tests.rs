@@ -510,6 +510,24 @@ fn a_revoked_incarnation_kills_everything_and_a_new_one_goes_on() {
 }
 
 #[test]
+fn a_refusal_that_is_heard_late_ends_nothing_of_the_new_incarnation() {
+    let mut world = World::running(|_| ());
+    world.after(Duration::from_secs(5), &["renew 1 Running"]);
+    let refused = |fresh| Event::Renewed {
+        store: store(),
+        reply: Err(Trouble::Revoked {
+            fresh: incarnation(fresh),
+        }),
+    };
+    world.does(refused(5), &["stop 1", "poll 1 slots"]);
+    world.granted(vec![grant(2, spec(|_| {}))], &["prepare 2 as process"]);
+    world.after(Duration::from_millis(25), &["renew 1 Running, 2 Preparing"]);
+    world.does(refused(5), &[]);
+    world.after(Duration::from_secs(5), &["renew 1 Running, 2 Preparing"]);
+    world.does(refused(6), &["stop 2"]);
+}
+
+#[test]
 fn the_time_limit_counts_running_time_only() {
     let mut world = World::running(|spec| spec.timeout_ms = 30_000);
     world.after(LEASE, &["pause 1", "renew 1 Running"]);

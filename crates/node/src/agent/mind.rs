@@ -43,6 +43,7 @@ pub(super) enum Input {
     Claimed {
         nonce: Nonce,
         store: StoreUrl,
+        incarnation: Incarnation,
         asked: usize,
         reply: StoreResult<ClaimReply>,
     },
@@ -130,9 +131,10 @@ impl Mind {
             Input::Claimed {
                 nonce,
                 store,
+                incarnation,
                 asked,
                 reply,
-            } => self.on_claimed(nonce, store, asked, reply),
+            } => self.on_claimed(nonce, store, incarnation, asked, reply),
             Input::Offer {
                 store,
                 jobs,
@@ -166,11 +168,12 @@ impl Mind {
         &mut self,
         nonce: Nonce,
         store: StoreUrl,
+        incarnation: Incarnation,
         asked: usize,
         reply: StoreResult<ClaimReply>,
     ) -> Event {
         let incarnations = &self.incarnations;
-        let seen = claimed(&reply, || incarnations.renew(&store));
+        let seen = claimed(&reply, || incarnations.renew(&store, incarnation));
         if let Ok(reply) = reply {
             self.shop.metrics.claims(reply.grants.len(), asked);
             for grant in reply.grants {
@@ -260,6 +263,7 @@ impl Mind {
             Input::Claimed {
                 nonce,
                 store,
+                incarnation,
                 asked,
                 reply: reply.await,
             }
@@ -272,7 +276,7 @@ impl Mind {
         self.call(store.clone(), move |link| async move {
             let reply = link.renew(incarnation, held, complete).await;
             metrics.renewal(reply.is_ok());
-            let reply = renewed(reply, || incarnations.renew(&store));
+            let reply = renewed(reply, || incarnations.renew(&store, incarnation));
             Input::Event(Event::Renewed { store, reply })
         });
     }

@@ -94,9 +94,14 @@ impl Incarnations {
         same.map(|(store, _)| store.clone()).collect()
     }
 
-    /// A later incarnation for a store that declared the current one dead.
-    pub(super) fn renew(&self, store: &StoreUrl) -> Incarnation {
+    /// A later incarnation for a store that declared `refused` dead. Several requests may be refused
+    /// under one incarnation; all of them are given the same later one, which the session has too.
+    pub(super) fn renew(&self, store: &StoreUrl, refused: Incarnation) -> Incarnation {
         let mut inner = self.locked();
+        let current = inner.current.get(store).map(|current| *current.borrow());
+        if let Some(current) = current.filter(|current| *current > refused) {
+            return current;
+        }
         let fresh = match inner.next() {
             Ok(fresh) => fresh,
             Err(error) => {
@@ -154,9 +159,11 @@ mod tests {
         let first = Incarnations::open(file.clone(), vec![]).unwrap();
         let mut seen = first.at(&store);
         let before = *seen.borrow_and_update();
-        let fresh = first.renew(&store);
+        let fresh = first.renew(&store, before);
         assert!(fresh > before);
         assert_eq!(*seen.borrow_and_update(), fresh);
+        assert_eq!(first.renew(&store, before), fresh, "refused twice");
+        assert!(first.renew(&store, fresh) > fresh);
         let future = Incarnation::new(UnixMillis(u64::MAX >> 20), [0; 10]);
         fs::write(&file, future.to_string()).unwrap();
         let second = Incarnations::open(file.clone(), vec![]).unwrap();

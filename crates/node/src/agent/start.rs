@@ -564,7 +564,7 @@ impl Recruiter {
         match link.supersede(agent, incarnation, nonce).await {
             Ok(()) => true,
             Err(StoreError::IncarnationRevoked) => {
-                self.incarnations.renew(store);
+                self.incarnations.renew(store, incarnation);
                 false
             }
             Err(error) => {
