@@ -1,7 +1,7 @@
 //! A whole cloud in virtual time: agents, demand servers, a database and users, and everything that
 //! can go wrong between them.
 //!
-//! The agents' and sweepers' minds are the very cores that run in production, the store is the
+//! The agents', guardians' and sweepers' minds are the very cores that run in production, the store is the
 //! in-memory demand store; what is simulated is what surrounds them — network, processes, clocks,
 //! disks, programs — as the drivers of `mutual-node` know it. A [`World`] follows from its seed
 //! alone: the seed draws a plan (machines, tasks, incidents), the plan is played, faults end, and
@@ -36,8 +36,10 @@ mod attempts;
 mod calls;
 mod database;
 mod faults;
+mod guardians;
 mod log;
 mod machines;
+mod outbox;
 mod plan;
 mod servers;
 mod slips;
@@ -94,6 +96,10 @@ enum Timer {
     Deliver(RunKey, u32),
     /// Something about an attempt.
     Attempt(RunKey, attempts::Step),
+    /// An agent's heartbeats are due.
+    Beat,
+    /// A guardian's cores want to be woken.
+    Guard(Timestamp),
     /// A server's sweeper wants to be woken.
     Sweep,
     /// A server looks for jobs to offer.

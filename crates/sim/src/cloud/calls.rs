@@ -35,6 +35,8 @@ pub(super) enum Purpose {
     Tell,
     Verdict(usize, Incarnation, u32),
     Slander,
+    /// A guardian's vote against an incarnation.
+    Vote(NodeId, Incarnation),
     Sweep,
     Queued,
     /// A server's call on behalf of another.

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mutual_demand::{
-    ClaimGrant, ClaimRequest, ClaimScope, FinishRequest, ReleaseRequest, RenewRequest, Revocation,
-    StoreError, StoreResult, Verdict,
+    ClaimGrant, ClaimRequest, ClaimScope, FinishRequest, ReleaseRequest, RenewRequest, StoreError,
+    StoreResult,
 };
 use mutual_model::agent::{
     Action, AdvertisedJob, Agent, Claimed, Config, Event, Grant, OfferId, Renewed, RunKey, Scope,
@@ -18,7 +18,6 @@ use mutual_model::agent::{
 use mutual_model::history::Deed;
 use mutual_model::identity::NodeKey;
 use mutual_model::ids::Incarnation;
-use mutual_model::job::IsolationClass;
 use mutual_model::lease::Holder;
 use mutual_model::resources::Resources;
 use mutual_model::time::{Timestamp, UnixMillis};
@@ -26,16 +25,14 @@ use rand::{Rng as _, RngExt as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::attempts::Attempt;
-use super::calls::{Purpose, claimed, finished, renewed};
+use super::calls::{Purpose, claimed, renewed};
+use super::guardians::Guards;
 use super::plan::NEED;
 use super::wire::{Message, Place, Reply, Request};
 use super::{Happening, Slip, Timer, World, log};
 
 /// As the driver of `mutual_node::agent`: timers stand still while a machine sleeps.
 const LOOK_AT_CLOCK_EVERY: Duration = Duration::from_millis(250);
-const DELIVER_PAUSE: Duration = Duration::from_millis(50);
-const DELIVER_PAUSE_MAX: Duration = Duration::from_secs(1);
-const INTRODUCE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A machine that may run an agent.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ pub(super) struct Machine {
     /// How far its wall clock is off.
     pub(super) skew_ms: i64,
     /// What its monotonic clock showed at the origin of time.
-    origin: u64,
+    pub(super) origin: u64,
     /// The server that it talks to.
     pub(super) server: usize,
 }
@@ -72,10 +69,11 @@ pub(super) struct Life {
     core: Agent,
     pub(super) incarnation: Incarnation,
     /// Every incarnation that this process had.
-    had: Vec<Incarnation>,
+    pub(super) had: Vec<Incarnation>,
     pub(super) attempts: BTreeMap<RunKey, Attempt>,
     grants: BTreeMap<RunKey, ClaimGrant>,
     wake: Option<Timestamp>,
+    pub(super) guards: Guards,
     offers: u64,
 }
 
@@ -95,7 +93,7 @@ impl Machine {
         }
     }
 
-    fn time(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn time(&self, now: Timestamp) -> Timestamp {
         Timestamp(now.0 + self.origin)
     }
 
@@ -130,6 +128,7 @@ impl World {
         config.abandon_after = Duration::from_secs(5);
         config.ahead_for = Duration::from_secs(2);
         let incarnation = machine.next_incarnation(now);
+        let own = machine.key.id();
         machine.has_power = true;
         machine.run += 1;
         machine.life = Some(Life {
@@ -139,6 +138,7 @@ impl World {
             attempts: BTreeMap::new(),
             grants: BTreeMap::new(),
             wake: None,
+            guards: Guards::new(own),
             offers: 0,
         });
         self.log.say(now, || format!("agent {index} starts"));
@@ -160,12 +160,14 @@ impl World {
             return;
         };
         let agent = machine.key.id();
+        let first = life.had.first().copied().unwrap_or(life.incarnation);
         for incarnation in life.had {
             let holder = Holder { agent, incarnation };
             self.log.note(self.now, self.now, Deed::Died { holder });
         }
         if told {
             self.close_sessions(index, life.incarnation);
+            self.close_guards(index, first);
         }
     }
 
@@ -174,6 +176,14 @@ impl World {
         for server in 0..self.servers.len() {
             let message = Message::Closed { incarnation };
             self.send(Place::Agent(index), Place::Server(server), message);
+        }
+    }
+
+    /// The kernel tells guardians and wards too.
+    fn close_guards(&mut self, index: usize, incarnation: Incarnation) {
+        for other in (0..self.machines.len()).filter(|other| *other != index) {
+            let message = Message::Closed { incarnation };
+            self.send(Place::Agent(index), Place::Agent(other), message);
         }
     }
 
@@ -200,6 +210,8 @@ impl World {
             }
             Timer::Introduce(tries) => self.introduce(index, tries),
             Timer::Deliver(key, tries) => self.deliver(index, &key, tries),
+            Timer::Beat => self.beat(index),
+            Timer::Guard(at) => self.guard_if_due(index, at),
             Timer::Attempt(key, step) => self.step_attempt(index, &key, step),
             _ => {}
         }
@@ -215,10 +227,14 @@ impl World {
         let incarnation = machine.life.as_ref().map(|life| life.incarnation);
         match message {
             Message::Knock { incarnation: asked } if machine.has_power => {
-                let found = incarnation;
+                let found = match from {
+                    Place::Agent(_) => self.process(index),
+                    _ => incarnation,
+                };
                 self.send(Place::Agent(index), from, Message::Here { asked, found });
             }
             _ if incarnation.is_none() => {}
+            message if let Place::Agent(other) = from => self.reach_guard(index, other, message),
             Message::Answer { call, answer } => self.answered(call, answer),
             Message::Poke { incarnation: of } if incarnation == Some(of) => {
                 let store = self.store.clone();
@@ -390,6 +406,9 @@ impl World {
                 }
                 self.tell(index, Event::Checkpointed { key });
             }
+            Purpose::Vote(agent, incarnation) => {
+                self.vote_answered(index, (agent, incarnation), answer);
+            }
             Purpose::Release(key) => self.tell(index, Event::Released { key }),
             Purpose::Finish(key, tries) => self.finish_answered(index, key, tries, answer),
             Purpose::Leftover(key) => self.leftover_answered(index, &key, answer),
@@ -446,7 +465,7 @@ impl World {
     }
 
     /// A later incarnation than the one that was refused; a second refusal of one gives the same.
-    fn renew_incarnation(&mut self, index: usize, refused: Incarnation) -> Incarnation {
+    pub(super) fn renew_incarnation(&mut self, index: usize, refused: Incarnation) -> Incarnation {
         let now = self.now;
         let machine = &mut self.machines[index];
         let current = machine.life.as_ref().map(|life| life.incarnation);
@@ -459,10 +478,11 @@ impl World {
             life.had.push(fresh);
         }
         self.say_hello(index);
+        self.entrust_again(index);
         fresh
     }
 
-    fn say_hello(&mut self, index: usize) {
+    pub(super) fn say_hello(&mut self, index: usize) {
         let Some(life) = &self.machines[index].life else {
             return;
         };
@@ -470,102 +490,6 @@ impl World {
         for server in 0..self.servers.len() {
             let message = Message::Hello { incarnation };
             self.send(Place::Agent(index), Place::Server(server), message);
-        }
-    }
-
-    /// Outbox first, then the end of earlier runs, then the first claim.
-    fn introduce(&mut self, index: usize, tries: u32) {
-        let outbox = &self.machines[index].disk.outbox;
-        let leftovers: Vec<_> = outbox.iter().map(|(k, f)| (k.clone(), f.clone())).collect();
-        if leftovers.is_empty() {
-            return self.supersede(index, tries);
-        }
-        for (key, finish) in leftovers {
-            let purpose = Purpose::Leftover(key);
-            self.ask(Place::Agent(index), Request::Finish(finish), purpose);
-        }
-        self.introduce_again(index, tries);
-    }
-
-    fn introduce_again(&mut self, index: usize, tries: u32) {
-        let pause = INTRODUCE_PAUSE * 2_u32.saturating_pow(tries.min(4));
-        let pause = pause + self.up_to(pause / 2) + Duration::from_millis(20);
-        self.timer(Place::Agent(index), pause, Timer::Introduce(tries + 1));
-    }
-
-    fn leftover_answered(&mut self, index: usize, key: &RunKey, answer: StoreResult<Reply>) {
-        if !answer.is_err_and(|error| error.is_retryable()) {
-            self.machines[index].disk.outbox.remove(key);
-        }
-    }
-
-    fn supersede(&mut self, index: usize, tries: u32) {
-        let nonce = self.nonce();
-        let machine = &self.machines[index];
-        let Some(life) = &machine.life else { return };
-        let verdict = Revocation {
-            agent: machine.key.id(),
-            incarnation: life.incarnation,
-            verdict: Verdict::Superseded,
-            silent_ms: 0,
-            nonce,
-        };
-        let purpose = Purpose::Supersede(tries);
-        self.ask(Place::Agent(index), Request::Revoke(verdict), purpose);
-    }
-
-    fn supersede_answered(&mut self, index: usize, tries: u32, answer: StoreResult<Reply>) {
-        match answer {
-            Ok(_) => {
-                self.say_hello(index);
-                let Some(life) = &self.machines[index].life else {
-                    return;
-                };
-                let event = Event::StoreAdded {
-                    store: self.store.clone(),
-                    incarnation: life.incarnation,
-                    classes: vec![IsolationClass::Process],
-                };
-                self.tell(index, event);
-            }
-            Err(error) => {
-                let life = self.machines[index].life.as_ref();
-                let current = life.map(|life| life.incarnation);
-                if let Some(current) = current.filter(|_| error == StoreError::IncarnationRevoked) {
-                    self.renew_incarnation(index, current);
-                }
-                self.introduce_again(index, tries);
-            }
-        }
-    }
-
-    /// Brings a finish from the outbox to the store.
-    pub(super) fn deliver(&mut self, index: usize, key: &RunKey, tries: u32) {
-        let finish = self.machines[index].disk.outbox.get(key).cloned();
-        let delivers = self.slip != Some(Slip::NeverDeliver);
-        if let Some(finish) = finish.filter(|_| delivers) {
-            let purpose = Purpose::Finish(key.clone(), tries);
-            self.ask(Place::Agent(index), Request::Finish(finish), purpose);
-        }
-    }
-
-    fn finish_answered(
-        &mut self,
-        index: usize,
-        key: RunKey,
-        tries: u32,
-        answer: StoreResult<Reply>,
-    ) {
-        match Self::expect(answer, finished) {
-            Err(error) if error.is_retryable() => {
-                let pause = DELIVER_PAUSE * 2_u32.saturating_pow(tries.min(8));
-                let pause = pause.min(DELIVER_PAUSE_MAX) + self.up_to(DELIVER_PAUSE);
-                self.timer(Place::Agent(index), pause, Timer::Deliver(key, tries + 1));
-            }
-            _ => {
-                self.machines[index].disk.outbox.remove(&key);
-                self.tell(index, Event::Concluded { key });
-            }
         }
     }
 

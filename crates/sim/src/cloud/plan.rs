@@ -105,7 +105,7 @@ impl Plan {
             agents,
             slots: dice.random_range(1..=3),
             servers,
-            quorum: 1,
+            quorum: dice.random_range(1..=2),
             tasks,
             incidents,
         }

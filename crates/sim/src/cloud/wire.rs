@@ -9,6 +9,7 @@ use mutual_demand::{
     ReleaseRequest, RenewReply, RenewRequest, RequeueReport, Revocation, RevocationReply,
     StoreResult, Submission,
 };
+use mutual_model::guardian::{Beat, Charge};
 use mutual_model::ids::{Incarnation, JobId};
 use mutual_model::matching::Need;
 use rand::RngExt as _;
@@ -97,6 +98,14 @@ pub(super) enum Message {
         asked: Incarnation,
         found: Option<Incarnation>,
     },
+    /// An agent asks another to watch it.
+    Watch(Box<Charge>),
+    /// The answer to that.
+    Watched { accepted: bool },
+    /// A heartbeat.
+    Beat(Beat),
+    /// A guardian is needed no more.
+    Farewell { run: Incarnation },
     /// Something about the agent's jobs changed.
     Poke { incarnation: Incarnation },
     /// Jobs are offered.

@@ -1,11 +1,11 @@
 //! Whole clouds, thousands of seeds, and mistakes that must be found.
 
-use mutual_model::history::{EXECUTIONS, LIVENESS, Summary, Violation};
+use mutual_model::history::{Answer, Deed, EXECUTIONS, Ground, LIVENESS, Summary, Violation};
 use mutual_sim::cloud::{Outcome, Slip, World, play};
 
-/// Seeds of each of the tests that play them; there are four, so that machines with several cores
+/// Seeds of each of the tests that play them; there are eight, so that machines with several cores
 /// play them side by side.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 250;
 
 fn play_from(first: u64) -> Vec<Outcome> {
     let outcomes = (first..first + SEEDS).map(|seed| match play(seed) {
@@ -26,26 +26,52 @@ fn sum(outcomes: &[Outcome], of: impl Fn(&Summary) -> usize) -> usize {
 fn no_cloud_breaks_a_promise_and_much_befalls_them() {
     let outcomes = play_from(0);
     // What the checker is to judge must occur.
-    assert!(sum(&outcomes, |seen| seen.jobs) > 4_000);
-    assert!(sum(&outcomes, |seen| seen.deaths) > 500);
-    assert!(sum(&outcomes, |seen| seen.unknown) > 2_000);
-    assert!(sum(&outcomes, |seen| seen.refused_finishes) > 100);
+    assert!(sum(&outcomes, |seen| seen.jobs) > 2_000);
+    assert!(sum(&outcomes, |seen| seen.deaths) > 250);
+    assert!(sum(&outcomes, |seen| seen.unknown) > 1_000);
+    assert!(sum(&outcomes, |seen| seen.refused_finishes) > 10);
     assert!(sum(&outcomes, |seen| seen.executions) > sum(&outcomes, |seen| seen.jobs));
 }
 
-#[test]
-fn no_cloud_of_the_second_lot_breaks_a_promise() {
-    play_from(SEEDS);
+/// Declares tests that play further seeds.
+macro_rules! lots {
+    ($($name:ident: $lot:literal),*) => {
+        $(#[test]
+        fn $name() {
+            play_from($lot * SEEDS);
+        })*
+    };
+}
+
+lots! {
+    no_cloud_of_the_second_lot_breaks_a_promise: 1,
+    no_cloud_of_the_third_lot_breaks_a_promise: 2,
+    no_cloud_of_the_fourth_lot_breaks_a_promise: 3,
+    no_cloud_of_the_fifth_lot_breaks_a_promise: 4,
+    no_cloud_of_the_sixth_lot_breaks_a_promise: 5,
+    no_cloud_of_the_seventh_lot_breaks_a_promise: 6,
+    no_cloud_of_the_eighth_lot_breaks_a_promise: 7
 }
 
 #[test]
-fn no_cloud_of_the_third_lot_breaks_a_promise() {
-    play_from(2 * SEEDS);
-}
-
-#[test]
-fn no_cloud_of_the_fourth_lot_breaks_a_promise() {
-    play_from(3 * SEEDS);
+fn guardians_vote_and_are_heard() {
+    let votes = (0..30).flat_map(|seed| {
+        let mut world = World::new(seed, None).unwrap();
+        world.run().unwrap();
+        let deeds = world.history().iter().map(|seen| seen.deed.clone());
+        let votes = deeds.filter_map(|deed| match deed {
+            Deed::Revoke {
+                ground: Some(Ground::Silent),
+                answer: Answer::Done(ended),
+                ..
+            } => Some(ended),
+            _ => None,
+        });
+        votes.collect::<Vec<_>>()
+    });
+    let votes: Vec<bool> = votes.collect();
+    // Only a guardian's vote may not suffice, and only with others it does.
+    assert!(votes.contains(&false) && votes.contains(&true), "{votes:?}");
 }
 
 fn run(seed: u64, slip: Option<Slip>) -> Outcome {
