@@ -104,7 +104,7 @@ impl Cli {
             Command::Store(args) => done(store::run(session, args).await),
             Command::Measure(args) => done(measure::run(session, args).await),
             Command::Stage(args) => stage::run(session, args),
-            Command::Experiment(args) => done(experiment::run(session, &args)),
+            Command::Experiment(args) => experiment::run(session, &args).await,
             Command::Completions(args) => done(completions::run(session, &args)),
         }
     }

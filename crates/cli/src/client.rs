@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use mutual_node::demand::http::{HttpStore, HttpStoreConfig};
 use mutual_node::demand::{
-    Attempt, DemandStore as _, JobFilter, JobPage, JobView, Manifest, Principal, StoreInfo,
-    Submission,
+    Attempt, DemandStore as _, EventPage, JobFilter, JobPage, JobView, Manifest, Principal,
+    StoreInfo, Submission,
 };
 use mutual_node::model::ids::{ClientKey, JobId, Namespace};
 use mutual_node::model::job::TaskSpec;
@@ -140,6 +140,11 @@ impl Client {
             Some(page) => Ok(page),
             None => Ok(self.store()?.jobs(&nobody(), filter).await?),
         }
+    }
+
+    /// Changes of all jobs after a position, from the store itself.
+    pub(crate) async fn events(&self, after: u64, limit: u32) -> Outcome<EventPage> {
+        Ok(self.store()?.events(&nobody(), after, limit).await?)
     }
 
     /// Ends a job.

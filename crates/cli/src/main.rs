@@ -7,6 +7,7 @@
 
 mod args;
 mod client;
+mod cloud;
 mod commands;
 mod context;
 mod document;

@@ -25,15 +25,15 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes one whose name starts with `prefix`, and clears away those of dead runs.
     pub(crate) fn new(prefix: &str) -> Outcome<Self> {
-        let base = std::env::temp_dir();
-        sweep(&base, prefix);
-        Self::make(&base, prefix).map_err(|error| {
-            Failure::user(format!(
-                "no scratch directory in {}: {error}",
-                base.display()
-            ))
-            .hint("name a directory that you may write to in TMPDIR")
-        })
+        Self::new_in(&std::env::temp_dir(), prefix)
+            .map_err(|failure| failure.hint("name a directory that you may write to in TMPDIR"))
+    }
+
+    /// The same elsewhere than in the directory for temporary files.
+    pub(crate) fn new_in(base: &Path, prefix: &str) -> Outcome<Self> {
+        sweep(base, prefix);
+        let wrong = |error| format!("no scratch directory in {}: {error}", base.display());
+        Self::make(base, prefix).map_err(|error| Failure::user(wrong(error)))
     }
 
     fn make(base: &Path, prefix: &str) -> io::Result<Self> {

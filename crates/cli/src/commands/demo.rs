@@ -9,26 +9,35 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use mutual_node::model::resources::Resources;
 use serde_json::json;
 
 use crate::args::Session;
+use crate::cloud::{Cloud, Plan};
 use crate::failure::{Failure, Outcome};
 use crate::scratch::Scratch;
 
-pub(crate) mod cloud;
 mod input;
 mod play;
 mod story;
 mod watch;
 mod work;
 
-use cloud::{AGENTS, Cloud};
 use input::Input;
 use play::Play;
 use story::Story;
 
 /// The whole demo ends within this, or fails.
 const LONGEST: Duration = Duration::from_secs(170);
+const AGENTS: usize = 3;
+const NAME: &str = "demo";
+/// What each task needs.
+pub(crate) const NEED: Resources = Resources {
+    cpu_millis: 250,
+    memory_bytes: 128 << 20,
+    gpus: 0,
+    scratch_bytes: 0,
+};
 
 /// Show a cloud of five processes at work, and machines dying without a task dying
 #[derive(Debug, clap::Args)]
@@ -49,7 +58,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
     let input = Input::collect(args.input.as_deref())?;
     story.title(&input);
     let scratch = Scratch::new("mutual-demo-")?;
-    let mut cloud = Cloud::new(scratch.path(), slots(args.tasks))?;
+    let mut cloud = cloud(&scratch, slots(args.tasks))?;
     let outcome = tokio::select! {
         outcome = tokio::time::timeout(LONGEST, perform(session, &mut story, &mut cloud, &input, args.tasks)) => {
             outcome.unwrap_or_else(|_| Err(Failure::internal("the demo did not end in time")))
@@ -64,6 +73,11 @@ pub(crate) async fn run(session: &Session, args: Args) -> Outcome<u8> {
         args.keep || (outcome.is_err() && session.verbose > 0),
     );
     conclude(session, story, outcome)
+}
+
+/// The demo's cloud, not started, for agents that take so many tasks at once.
+pub(crate) fn cloud(scratch: &Scratch, slots: u32) -> Outcome<Cloud> {
+    Cloud::new(scratch.path(), Plan::new(NAME, AGENTS, slots, NEED))
 }
 
 /// Tasks at once on each agent. The first wave leaves more tasks than one agent can hold, so that

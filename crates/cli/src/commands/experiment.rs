@@ -5,6 +5,10 @@ use clap::Subcommand;
 use crate::args::Session;
 use crate::failure::Outcome;
 
+mod chaos;
+mod faults;
+mod scale;
+mod spof;
 mod staging;
 
 /// Repeat an experiment
@@ -17,10 +21,19 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Staging(staging::Args),
+    Scale(scale::Args),
+    Faults(faults::Args),
+    Spof(spof::Args),
+    Idle(chaos::baseline::Args),
 }
 
-pub(crate) fn run(session: &Session, args: &Args) -> Outcome {
+/// The number is the process's exit code.
+pub(crate) async fn run(session: &Session, args: &Args) -> Outcome<u8> {
     match &args.command {
-        Command::Staging(args) => staging::run(session, args),
+        Command::Staging(args) => staging::run(session, args).map(|()| 0),
+        Command::Scale(args) => scale::run(session, args).await,
+        Command::Faults(args) => faults::run(session, args).await,
+        Command::Spof(args) => spof::run(session, args).await,
+        Command::Idle(args) => chaos::baseline::idle(args).map(|()| 0),
     }
 }

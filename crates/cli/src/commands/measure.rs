@@ -6,8 +6,8 @@
 use clap::Subcommand;
 
 use crate::args::Session;
-use crate::commands::demo::clean_up;
-use crate::commands::demo::cloud::Cloud;
+use crate::cloud::Cloud;
+use crate::commands::demo;
 use crate::commands::node::ended;
 use crate::failure::{Failure, Outcome};
 use crate::scratch::Scratch;
@@ -39,14 +39,14 @@ enum What {
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
     let scratch = Scratch::new("mutual-measure-")?;
-    let mut cloud = Cloud::new(scratch.path(), SLOTS)?;
+    let mut cloud = demo::cloud(&scratch, SLOTS)?;
     let outcome = tokio::select! {
         outcome = measure(session, &mut cloud, args.what) => outcome,
         _ = ended() => Err(Failure::interrupted("interrupted; everything is cleaned up")),
     };
     let outcome = outcome.map_err(|failure| cloud.explain(failure));
     cloud.stop().await;
-    clean_up(session, scratch, args.keep);
+    demo::clean_up(session, scratch, args.keep);
     outcome
 }
 

@@ -1,4 +1,5 @@
-//! `mutual node --config FILE`: one process of a cloud, in the roles its file names.
+//! `mutual node --config FILE`: one process of a cloud, in the roles its file names. With several
+//! files it is several nodes, each with its own key, directory and ports.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,10 +17,10 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// Run a node in the roles its file names, until SIGINT or SIGTERM
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The node file
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Read and check the file, start nothing
+    /// The node file; given several times, the process is all of these nodes
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Vec<PathBuf>,
+    /// Read and check the files, start nothing
     #[arg(long)]
     check: bool,
     /// End when standard input closes
@@ -28,21 +29,44 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: Args) -> Outcome {
-    let config = NodeConfig::load(&args.config)?;
+    let load = |path: &PathBuf| Ok(NodeConfig::load(path)?);
+    let configs = args.config.iter().map(load).collect::<Outcome<Vec<_>>>()?;
+    check_apart(&configs)?;
     if args.check {
-        session
-            .output
-            .answer(&config, || format!("{}: in order", args.config.display()));
+        for (path, config) in args.config.iter().zip(&configs) {
+            let text = || format!("{}: in order", path.display());
+            session.output.answer(config, text);
+        }
         return Ok(());
     }
-    let name = config.name.clone();
-    let node = start(config).await?;
-    session
-        .output
-        .answer(node.ready(), || format!("{name} is ready"));
+    let mut nodes = Vec::new();
+    for config in configs {
+        let name = config.name.clone();
+        let node = start(config).await?;
+        let text = || format!("{name} is ready");
+        session.output.answer(node.ready(), text);
+        nodes.push(node);
+    }
     ended_or_stdin(args.until_stdin_closes).await?;
     session.output.note("stopping");
-    node.shutdown(GRACE).await;
+    futures::future::join_all(nodes.into_iter().map(|node| node.shutdown(GRACE))).await;
+    Ok(())
+}
+
+/// Nodes with one directory between them would overwrite each other's keys and state.
+fn check_apart(configs: &[NodeConfig]) -> Outcome {
+    for (at, config) in configs.iter().enumerate() {
+        let same = |other: &&NodeConfig| other.data_dir == config.data_dir;
+        if let Some(other) = configs.iter().take(at).find(same) {
+            return Err(Failure::configuration(format!(
+                "data_dir: {} and {} both keep their state in {}",
+                other.name,
+                config.name,
+                config.data_dir.display()
+            ))
+            .hint("give each node a directory of its own"));
+        }
+    }
     Ok(())
 }
 

@@ -20,6 +20,10 @@ impl Spread {
             .unwrap_or(f64::NAN)
     }
 
+    pub(crate) fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
     pub(crate) fn least(&self) -> f64 {
         self.0.first().copied().unwrap_or(f64::NAN)
     }
@@ -38,6 +42,7 @@ mod tests {
         let spread = Spread::of((1..=300).rev().map(f64::from).collect());
         assert_eq!(spread.percentile(50), 150.0);
         assert_eq!(spread.percentile(99), 297.0);
+        assert_eq!(spread.mean(), 150.5);
         assert_eq!((spread.least(), spread.greatest()), (1.0, 300.0));
         assert_eq!(Spread::of(vec![7.0]).percentile(50), 7.0);
     }

@@ -73,6 +73,36 @@ fn a_bad_node_file_starts_nothing() {
 }
 
 #[test]
+fn nodes_of_one_process_need_directories_of_their_own() {
+    let place = Place::new();
+    let key = "ab".repeat(32);
+    let file = |name: &str, dir: &str| {
+        let text = format!(
+            "name = \"{name}\"\ndata_dir = \"{dir}\"\nroles = [\"seeder\"]\ntrusted_organisations = [\"{key}\"]\n"
+        );
+        place.write(&format!("{name}.toml"), &text);
+    };
+    file("a", "d");
+    file("b", "d");
+    let both = [
+        "node", "--check", "--config", "a.toml", "--config", "b.toml",
+    ];
+    let refused = place.run(&both);
+    assert_eq!(refused.code, 78, "{}", refused.all());
+    assert!(
+        refused
+            .stderr
+            .contains("a and b both keep their state in DIR/d"),
+        "{}",
+        refused.all()
+    );
+    file("b", "e");
+    let checked = place.run(&both);
+    assert_eq!(checked.code, 0, "{}", checked.all());
+    assert_eq!(checked.stdout, "a.toml: in order\nb.toml: in order\n");
+}
+
+#[test]
 fn a_directory_for_a_result_must_be_empty() {
     let place = Place::new();
     place.write("out/file", "x");

@@ -1,6 +1,7 @@
 //! Clusters of real processes, which have the machine to themselves.
 
 mod cloud;
+mod experiment;
 mod guardians;
 mod lab;
 mod outages;

@@ -34,6 +34,9 @@ const COMMANDS: &[&[&str]] = &[
     &["stage", "bench"],
     &["experiment"],
     &["experiment", "staging"],
+    &["experiment", "scale"],
+    &["experiment", "faults"],
+    &["experiment", "spof"],
     &["completions"],
 ];
 

@@ -14,14 +14,14 @@ use mutual_node::model::time::{UnixMillis, millis};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::cloud::{Cloud, NAMESPACE, NEED};
 use super::input::Input;
 use super::story::Story;
-use super::watch::{Board, holder, number};
+use super::watch::{Board, Room, holder, number};
 use super::work::{RESULT_FILE, SCRIPT, STEPS, expected};
 use crate::args::Session;
 use crate::client::Client;
 use crate::client::follow::{Follower, Line};
+use crate::cloud::Cloud;
 use crate::failure::{Failure, Naming as _, Outcome};
 use crate::output::size;
 
@@ -101,8 +101,8 @@ impl<'a> Play<'a> {
         story.step(&format!("input CID {}", seeded.root));
         let short = first_wave(cloud);
         let specs = specs(cloud, tasks, short)?;
-        let namespace = NAMESPACE.parse().map_err(Failure::internal)?;
-        client.submit_specs(&namespace, specs, Some(seeded)).await?;
+        let namespace = cloud.namespace();
+        client.submit_specs(namespace, specs, Some(seeded)).await?;
         story.event(format!("{tasks} tasks submitted through control"));
         let mut board = Board {
             short,
@@ -233,7 +233,7 @@ impl<'a> Play<'a> {
             .stream
             .as_ref()
             .is_some_and(|stream| !stream.seen.is_empty());
-        let room = self.cloud.room();
+        let room = Room::of(self.cloud);
         let victim = self
             .stream_agent()
             .and_then(|agent| self.board.victim(agent, self.fresh_ms, &room));
@@ -286,7 +286,7 @@ impl<'a> Play<'a> {
     /// An agent dies with its tasks and its copy of its results.
     pub(super) async fn kill_agent(&mut self) -> Outcome {
         let stays = self.stream.as_ref().map(|stream| stream.agent);
-        let (since, room) = (Instant::now(), self.cloud.room());
+        let (since, room) = (Instant::now(), Room::of(self.cloud));
         let agent = loop {
             let found = stays.and_then(|stays| self.board.victim(stays, self.fresh_ms, &room));
             match found {
@@ -431,7 +431,7 @@ impl<'a> Play<'a> {
 
 /// As many tasks as run at once: they are short and go first.
 fn first_wave(cloud: &Cloud) -> u32 {
-    let room = cloud.room();
+    let room = Room::of(cloud);
     u32::try_from(room.agents * room.slots).unwrap_or(u32::MAX)
 }
 
@@ -441,7 +441,7 @@ fn late_rest(tasks: u32) -> Duration {
 
 fn specs(cloud: &Cloud, tasks: u32, short: u32) -> Outcome<Vec<TaskSpec>> {
     let command = ["/bin/sh", "-c", SCRIPT].map(str::to_owned).to_vec();
-    let mut spec = TaskSpec::new(command, NEED);
+    let mut spec = TaskSpec::new(command, cloud.plan().need);
     spec.name = "demo".to_owned();
     spec.class = Some(cloud.strongest()?);
     spec.has_input = true;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use console::style;
 use serde_json::json;
 
-use super::cloud::Cloud;
 use super::input::Input;
+use crate::cloud::{Cloud, Process};
 use crate::failure::Outcome;
 use crate::output::{Output, size, table, table_text};
 
@@ -56,10 +56,7 @@ impl Story {
             "isolation",
             &format!("{} (the strongest that works here)", strongest.name()),
         );
-        let ready = cloud
-            .agents()
-            .first()
-            .and_then(|agent| agent.ready.as_ref());
+        let ready = cloud.agents().first().and_then(Process::ready);
         let missing = ready
             .map(|ready| ready.missing_classes.as_slice())
             .unwrap_or_default();

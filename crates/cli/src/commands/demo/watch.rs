@@ -10,6 +10,7 @@ use mutual_node::model::job::JobState;
 use mutual_node::model::time::UnixMillis;
 
 use crate::client::Client;
+use crate::cloud::Cloud;
 use crate::failure::{Failure, Outcome};
 
 /// How much the agents can hold.
@@ -18,6 +19,16 @@ pub(super) struct Room {
     pub(super) agents: usize,
     /// Tasks at once on each.
     pub(super) slots: usize,
+}
+
+impl Room {
+    pub(super) fn of(cloud: &Cloud) -> Self {
+        let plan = cloud.plan();
+        Self {
+            agents: plan.agents,
+            slots: plan.slots as usize,
+        }
+    }
 }
 
 /// The tasks in the order of their numbers, as the store showed them last.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::args::Session;
-use crate::commands::demo::cloud::Cloud;
+use crate::cloud::Cloud;
 use crate::commands::spread::Spread;
 use crate::commands::status;
 use crate::failure::{Failure, Outcome};
