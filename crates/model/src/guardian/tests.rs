@@ -11,6 +11,8 @@ use crate::identity::NodeId;
 use crate::ids::{Incarnation, JobId};
 use crate::time::Timestamp;
 
+mod healing;
+
 fn at(ms: u64) -> Timestamp {
     Timestamp(ms * 1_000)
 }
