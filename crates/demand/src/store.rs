@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use async_trait::async_trait;
+use mutual_model::guardian::StateHash;
 use mutual_model::identity::{NodeId, PublicKey, SealingPublic};
 use mutual_model::ids::{ClientKey, Incarnation, JobId, Namespace, Nonce, StoreId};
 use mutual_model::job::{Failure, JobState, TaskSpec};
@@ -182,6 +183,9 @@ pub struct RenewReply {
     pub lost: Vec<Lost>,
     /// Held jobs that a user asks a checkpoint of.
     pub checkpoint_wanted: Vec<JobId>,
+    /// Digest of every claim this run held when the renewal came, listed or not, without
+    /// checkpoints: a run whose own differs has lost a reply, and should list all of them again.
+    pub state: StateHash,
     /// Length of the lease from the moment the request was SENT, in milliseconds.
     pub lease_ms: u64,
     /// Store's clock.

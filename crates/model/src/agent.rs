@@ -110,6 +110,7 @@ pub struct Agent {
     runs: BTreeMap<RunKey, Run>,
     draining: bool,
     quiet: bool,
+    mismatches: u64,
 }
 
 impl Agent {
@@ -125,6 +126,7 @@ impl Agent {
             runs: BTreeMap::new(),
             draining: false,
             quiet: false,
+            mismatches: 0,
         }
     }
 
@@ -225,6 +227,11 @@ impl Agent {
             classes,
             labels: self.config.labels.clone(),
         }
+    }
+
+    /// How often a store held claims for this agent that it did not know of.
+    pub const fn mismatches(&self) -> u64 {
+        self.mismatches
     }
 
     /// Every held claim.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mutual_model::guardian::StateHash;
 use mutual_model::identity::NodeId;
 use mutual_model::ids::{Incarnation, JobId};
 use mutual_model::job::JobState;
@@ -173,6 +174,7 @@ impl State {
         let holder = self.living(agent, request.incarnation)?;
         self.extend_lease(holder);
         let listed = bounds::listed(request);
+        let state = self.state_of(holder);
         if request.complete {
             self.note_unlisted(holder, &listed);
         }
@@ -180,6 +182,7 @@ impl State {
             held: Vec::new(),
             lost: Vec::new(),
             checkpoint_wanted: Vec::new(),
+            state,
             lease_ms: self.lease_ms(),
             now: self.now,
         };
@@ -210,6 +213,13 @@ impl State {
         if wanted {
             reply.checkpoint_wanted.push(claim.job);
         }
+    }
+
+    fn state_of(&self, holder: Holder) -> StateHash {
+        let jobs = self.index.held_by(holder);
+        let records = jobs.into_iter().filter_map(|job| self.records.get(&job));
+        let claims: Vec<_> = records.filter_map(Record::claim).collect();
+        StateHash::of_claims(&claims)
     }
 
     fn note_unlisted(&mut self, holder: Holder, listed: &BTreeMap<Claim, HeldJob>) {

@@ -52,6 +52,16 @@ impl Record {
         self.attempts.last().filter(|_| self.state.is_held())
     }
 
+    /// The claim in force.
+    pub(super) fn claim(&self) -> Option<Claim> {
+        let past = self.current()?;
+        Some(Claim {
+            job: self.id,
+            fence: past.attempt.fence,
+            nonce: past.nonce,
+        })
+    }
+
     pub(super) fn is_current(
         &self,
         claim: &Claim,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mutual_model::guardian::StateHash;
 use mutual_model::identity::NodeId;
 use mutual_model::ids::{Incarnation, JobId, Nonce};
 use mutual_model::job::JobState;
@@ -384,6 +385,7 @@ pub(super) async fn renew(work: &Work, agent: NodeId, request: &RenewRequest) ->
         held: Vec::new(),
         lost: Vec::new(),
         checkpoint_wanted: Vec::new(),
+        state: StateHash::of_claims(standing.values().map(|row| &row.claim)),
         lease_ms: work.lease_ms(),
         now: work.now,
     };

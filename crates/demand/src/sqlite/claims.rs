@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mutual_model::guardian::StateHash;
 use mutual_model::identity::NodeId;
 use mutual_model::ids::{Incarnation, JobId};
 use mutual_model::job::JobState;
@@ -299,6 +300,7 @@ pub(super) fn renew(
         held: Vec::new(),
         lost: Vec::new(),
         checkpoint_wanted: Vec::new(),
+        state: StateHash::of_claims(standing.values().map(|row| &row.claim)),
         lease_ms: work.lease_ms(),
         now: work.now,
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::guardian::StateHash;
 use crate::ids::{Incarnation, JobId, Namespace, Nonce};
 use crate::job::{Failure, IsolationClass, TaskSpec};
 use crate::lease::{Claim, Fence, HeldJob, Lost};
@@ -112,6 +113,8 @@ pub struct Renewed {
     pub lost: Vec<Lost>,
     /// Jobs of which a checkpoint is asked.
     pub checkpoint_wanted: Vec<JobId>,
+    /// Digest of every claim that the store had for this run.
+    pub state: StateHash,
     /// Length of the lease from when the request was sent.
     pub lease: Duration,
 }

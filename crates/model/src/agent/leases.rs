@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::event::{Action, Renewed, StoreUrl, Trouble};
 use super::run::{Stage, Why};
 use super::{Agent, RunKey};
+use crate::guardian::StateHash;
 use crate::ids::Incarnation;
 use crate::job::{IsolationClass, OnDisconnect};
-use crate::lease::LeaseTerms;
+use crate::lease::{Claim, LeaseTerms};
 use crate::time::Timestamp;
 
 /// A lease is renewed four times in its length, so that three renewals may be lost (DESIGN §5).
@@ -35,9 +36,26 @@ pub(super) struct Store {
     deadline: Option<Timestamp>,
     pub(super) cut_off: bool,
     renew_due: Timestamp,
-    /// When the renewal under way was sent.
-    renewing: Option<Timestamp>,
+    /// The renewal under way.
+    renewing: Option<Listing>,
     owed_listings: u8,
+}
+
+/// A renewal that was sent.
+#[derive(Debug)]
+struct Listing {
+    sent: Timestamp,
+    claims: Vec<Claim>,
+    complete: bool,
+}
+
+impl Listing {
+    /// Whether the store had other claims for this run than those listed, lost ones apart.
+    fn differs_from(&self, renewed: &Renewed) -> bool {
+        let is_lost = |claim: &&Claim| renewed.lost.iter().any(|lost| lost.claim == **claim);
+        let stands = self.claims.iter().filter(|claim| !is_lost(claim));
+        self.complete && StateHash::of_claims(stands) != renewed.state
+    }
 }
 
 impl Store {
@@ -137,11 +155,15 @@ impl Agent {
 
     fn renew(&mut self, now: Timestamp, store: StoreUrl, out: &mut Vec<Action>) {
         let complete = !self.is_claiming(&store);
-        let held = self.runs_at(&store).map(|(_, run)| run.held()).collect();
+        let held: Vec<_> = self.runs_at(&store).map(|(_, run)| run.held()).collect();
         let Some(known) = self.stores.get_mut(&store) else {
             return;
         };
-        known.renewing = Some(now);
+        known.renewing = Some(Listing {
+            sent: now,
+            claims: held.iter().map(|held| held.claim).collect(),
+            complete,
+        });
         known.renew_due = now.after(known.lease / RENEWALS_PER_LEASE);
         if complete {
             known.owed_listings = known.owed_listings.saturating_sub(1);
@@ -161,10 +183,17 @@ impl Agent {
         reply: Result<Renewed, Trouble>,
         out: &mut Vec<Action>,
     ) {
-        let sent = self.stores.get_mut(store).and_then(|s| s.renewing.take());
-        let Some(sent) = sent else { return };
+        let listing = self.stores.get_mut(store).and_then(|s| s.renewing.take());
+        let Some(listing) = listing else { return };
         match reply {
-            Ok(renewed) => self.apply_renewal(now, sent, store, &renewed, out),
+            Ok(renewed) => {
+                self.apply_renewal(now, listing.sent, store, &renewed, out);
+                if listing.differs_from(&renewed) {
+                    // It has a claim whose reply was lost: complete lists settle that.
+                    self.mismatches += 1;
+                    self.owe_listings(now, store);
+                }
+            }
             Err(Trouble::Revoked { fresh }) => self.on_revoked(now, store, fresh, out),
             Err(Trouble::Unavailable { .. } | Trouble::Unknown | Trouble::Refused) => {
                 self.retry_renewal(now, store);

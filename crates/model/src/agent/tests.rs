@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::*;
+use crate::guardian::StateHash;
 use crate::ids::Incarnation;
 use crate::job::{Failure, OnDisconnect, TaskSpec};
 use crate::lease::{Claim, Fence, Lost, LostReason};
@@ -58,6 +59,12 @@ fn claim(n: u128, sequence: u64) -> Claim {
         fence: Fence { epoch: 1, sequence },
         nonce: Nonce([9; 16]),
     }
+}
+
+/// What a store says of these jobs' claims.
+fn state(held: &[u128]) -> StateHash {
+    let claims: Vec<_> = held.iter().map(|n| claim(*n, 1)).collect();
+    StateHash::of_claims(&claims)
 }
 
 fn key(n: u128) -> RunKey {
@@ -214,6 +221,7 @@ impl World {
         let reply = Renewed {
             held: held.iter().map(|n| job(*n)).collect(),
             lost,
+            state: state(held),
             lease: LEASE,
             ..Renewed::default()
         };
@@ -479,6 +487,32 @@ fn a_cancelled_job_is_stopped_and_forgotten() {
 }
 
 #[test]
+fn a_claim_that_only_the_store_knows_of_is_settled_by_complete_lists_at_once() {
+    let mut world = World::running(|_| ());
+    world.after(Duration::from_secs(5), &["renew 1 Running"]);
+    let differing = |n| {
+        let claims = [claim(1, 1), claim(n, 1)];
+        let reply = Renewed {
+            held: vec![job(1)],
+            state: StateHash::of_claims(&claims),
+            lease: LEASE,
+            ..Renewed::default()
+        };
+        Event::Renewed {
+            store: store(),
+            reply: Ok(reply),
+        }
+    };
+    world.does(differing(2), &["renew 1 Running"]);
+    assert_eq!(world.agent.mismatches(), 1);
+    world.does(differing(2), &["renew 1 Running"]);
+    // The store released it meanwhile.
+    world.renewed(&[1], vec![], &[]);
+    assert_eq!(world.agent.mismatches(), 2);
+    world.after(Duration::from_secs(4), &[]);
+}
+
+#[test]
 fn a_revoked_incarnation_kills_everything_and_a_new_one_goes_on() {
     let mut world = World::running(|_| ());
     world.after(Duration::from_secs(5), &["renew 1 Running"]);
@@ -567,6 +601,7 @@ fn checkpoints_are_taken_on_interval_and_on_request_one_at_a_time() {
     let reply = Renewed {
         held: vec![job(1)],
         checkpoint_wanted: vec![job(1)],
+        state: state(&[1]),
         lease: LEASE,
         ..Renewed::default()
     };

@@ -26,6 +26,7 @@ pub(super) struct Rhythm {
     squares: u128,
     excuses: u8,
     limit: Duration,
+    most: Duration,
 }
 
 impl Rhythm {
@@ -37,6 +38,7 @@ impl Rhythm {
             squares: 0,
             excuses: 0,
             limit: silence.most,
+            most: silence.most,
         }
     }
 
@@ -86,9 +88,9 @@ impl Rhythm {
         self.limit
     }
 
-    /// When the present gap becomes too long.
-    pub(super) fn deadline(&self) -> Timestamp {
-        self.last.after(self.limit)
+    /// When the present gap becomes too long, with `patience` beyond the limit.
+    pub(super) fn deadline(&self, patience: Duration) -> Timestamp {
+        self.last.after((self.limit + patience).min(self.most))
     }
 
     /// How long nothing was heard.
@@ -100,7 +102,7 @@ impl Rhythm {
     /// to read it, a few times in one silence, so that a guardian that is always late still judges.
     pub(super) fn excuse(&mut self, now: Timestamp, grace: Duration) {
         let deadline = now.after(grace);
-        if self.excuses < EXCUSES_MAX && self.deadline() < deadline {
+        if self.excuses < EXCUSES_MAX && self.deadline(Duration::ZERO) < deadline {
             self.excuses += 1;
             let limit = u64::try_from(self.limit.as_micros()).unwrap_or(u64::MAX);
             self.last = Timestamp(deadline.0.saturating_sub(limit));
@@ -157,17 +159,17 @@ mod tests {
 
     #[test]
     fn regular_wards_are_judged_fast_and_irregular_ones_get_time() {
-        assert_eq!(limit_after(&[20; 3]), 250, "too few gaps to judge by");
+        assert_eq!(limit_after(&[20; 3]), 1_000, "too few gaps to judge by");
         assert_eq!(limit_after(&[20; 100]), 60);
         let jittery: Vec<u64> = (0..100).map(|n| if n % 2 == 0 { 5 } else { 35 }).collect();
         let limit = limit_after(&jittery);
         assert!((90..130).contains(&limit), "{limit}");
         let wild: Vec<u64> = (0..100)
-            .map(|n| if n % 8 == 0 { 230 } else { 10 })
+            .map(|n| if n % 8 == 0 { 900 } else { 10 })
             .collect();
         assert_eq!(
             limit_after(&wild),
-            250,
+            1_000,
             "but never more than the owner said"
         );
         let mut calm_again = wild;
@@ -179,12 +181,17 @@ mod tests {
     fn a_guardian_that_was_held_up_waits_a_little_but_not_for_ever() {
         let silence = Silence::FAST;
         let mut rhythm = Rhythm::new(at(0), &silence);
-        for (now, deadline) in [(300, 340), (400, 440), (500, 540), (600, 540)] {
+        for (now, deadline) in [
+            (1_300, 1_340),
+            (1_400, 1_440),
+            (1_500, 1_540),
+            (1_600, 1_540),
+        ] {
             rhythm.excuse(at(now), Duration::from_millis(40));
-            assert_eq!(rhythm.deadline(), at(deadline));
+            assert_eq!(rhythm.deadline(Duration::ZERO), at(deadline));
         }
-        rhythm.resume(at(700));
-        rhythm.excuse(at(1_000), Duration::from_millis(40));
-        assert_eq!(rhythm.deadline(), at(1_040));
+        rhythm.resume(at(1_700));
+        rhythm.excuse(at(3_000), Duration::from_millis(40));
+        assert_eq!(rhythm.deadline(Duration::ZERO), at(3_040));
     }
 }

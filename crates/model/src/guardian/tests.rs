@@ -260,6 +260,19 @@ fn a_guardian_that_was_held_up_looks_at_its_mail_before_it_judges() {
 }
 
 #[test]
+fn a_guardian_whose_own_beats_are_late_is_patient_with_its_wards_up_to_their_bound() {
+    let mut guard = Guard::of_one();
+    let held_up = |ms| WatcherEvent::HeldUp(Duration::from_millis(ms));
+    guard.does(1_001, held_up(30), &[]);
+    guard.tick(1_149, &[]);
+    guard.tick(1_150, &["tell s: 1.1 Silent after 60"]);
+    guard.beat(1_160, 1, &[]);
+    guard.does(1_161, held_up(5_000), &[]);
+    guard.tick(2_159, &[]);
+    guard.tick(2_160, &["tell s: 1.1 Silent after 60"]);
+}
+
+#[test]
 fn wards_and_their_stores_are_bounded() {
     let mut guard = Guard::new();
     guard.watcher = Watcher::new(WatcherConfig {

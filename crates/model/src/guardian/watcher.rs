@@ -17,6 +17,9 @@ const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Tries to deliver a verdict; afterwards leases decide.
 const TRIES_MAX: u32 = 8;
+/// A ward is granted this many times the guardian's own delay: both are late on a busy machine, and
+/// the ward need not be the luckier one.
+const PATIENCE_FACTOR: u32 = 3;
 /// How long a ward that is dead or silent is remembered.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
@@ -103,6 +106,9 @@ pub enum WatcherEvent {
     Tick,
     /// An agent asks to be watched, or tells of other stores or incarnations.
     Entrusted(Charge),
+    /// How late this node's own heartbeats are lately: its machine may be too busy to judge others
+    /// by the millisecond.
+    HeldUp(Duration),
     /// A heartbeat came.
     Beat {
         /// From whom.
@@ -192,6 +198,8 @@ pub struct Watcher {
     wards: BTreeMap<NodeId, Ward>,
     /// When it was to be called again, at the latest.
     expected: Option<Timestamp>,
+    /// What every ward is granted beyond its limit.
+    patience: Duration,
 }
 
 impl Watcher {
@@ -201,6 +209,7 @@ impl Watcher {
             config,
             wards: BTreeMap::new(),
             expected: None,
+            patience: Duration::ZERO,
         }
     }
 
@@ -211,6 +220,7 @@ impl Watcher {
         let mut out = Vec::new();
         match event {
             WatcherEvent::Tick => {}
+            WatcherEvent::HeldUp(delay) => self.patience = delay * PATIENCE_FACTOR,
             WatcherEvent::Entrusted(charge) => self.on_entrusted(now, charge),
             WatcherEvent::Beat { agent, beat } => self.on_beat(now, agent, &beat),
             WatcherEvent::Lost { agent, run, loss } => self.on_lost(now, agent, run, loss),
@@ -234,7 +244,7 @@ impl Watcher {
         let wakes = wards.flat_map(|ward| {
             let due = ward.verdicts.values().filter_map(|pending| pending.due);
             due.chain([match ward.health {
-                Health::Alive => ward.rhythm.deadline(),
+                Health::Alive => ward.rhythm.deadline(self.patience),
                 Health::Suspect | Health::Dead => ward.since.after(FORGET_AFTER),
             }])
         });
@@ -330,7 +340,7 @@ impl Watcher {
 
     fn suspect(&mut self, now: Timestamp) {
         for ward in self.wards.values_mut() {
-            if ward.health == Health::Alive && ward.rhythm.deadline() <= now {
+            if ward.health == Health::Alive && ward.rhythm.deadline(self.patience) <= now {
                 ward.health = Health::Suspect;
                 ward.since = now;
                 ward.accuse(Cause::Silent, now);

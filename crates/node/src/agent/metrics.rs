@@ -32,6 +32,7 @@ pub struct Metrics {
     checkpoints: Counter,
     held: Gauge,
     outbox: Gauge,
+    mismatches: Counter,
     guardians: GuardianMetrics,
     preparing: Histogram,
     running: Histogram,
@@ -53,6 +54,7 @@ impl Default for Metrics {
             checkpoints: Counter::default(),
             held: Gauge::default(),
             outbox: Gauge::default(),
+            mismatches: Counter::default(),
             guardians: GuardianMetrics::default(),
             preparing: seconds(),
             running: seconds(),
@@ -81,6 +83,8 @@ impl Metrics {
         to.register("held_jobs", "Claims held now", self.held.clone());
         let waiting = "Finishes that wait for their store";
         to.register("outbox_entries", waiting, self.outbox.clone());
+        let mismatches = "Renewals that found the store holding claims unknown to this agent";
+        to.register("state_mismatches", mismatches, self.mismatches.clone());
         self.guardians.register(to);
         let timings = [
             ("preparing", "Fetching image and input", &self.preparing),
@@ -128,6 +132,10 @@ impl Metrics {
 
     pub(super) fn holds(&self, held: usize) {
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn mismatched(&self, times: u64) {
+        self.mismatches.inc_by(times - self.mismatches.get());
     }
 
     pub(super) fn outbox(&self, entries: usize) {

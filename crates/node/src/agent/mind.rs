@@ -342,6 +342,7 @@ impl Mind {
         let free = self.core.capacity(self.incarnations.classes());
         let runs: Vec<_> = self.core.runs().collect();
         self.shop.metrics.holds(runs.len());
+        self.shop.metrics.mismatched(self.core.mismatches());
         let held = |run: &RunStatus| (run.key.job, run.key.fence, run.checkpoint);
         self.state
             .send_replace(StateHash::of(runs.iter().map(held)));

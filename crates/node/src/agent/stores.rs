@@ -198,6 +198,7 @@ pub(super) fn renewed(
         held: reply.held,
         lost: reply.lost,
         checkpoint_wanted: reply.checkpoint_wanted,
+        state: reply.state,
         lease: Duration::from_millis(reply.lease_ms),
     })
 }

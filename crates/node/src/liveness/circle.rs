@@ -142,7 +142,10 @@ impl Driver {
             let wake = self.core.next_wake().since(clock::now());
             tokio::select! {
                 biased;
-                _ = beats.tick() => self.beat(),
+                due = beats.tick() => {
+                    self.pulse.is_late(due.elapsed());
+                    self.beat();
+                }
                 Some(input) = received.recv() => self.take_in(input),
                 changed = stores.changed() => match changed {
                     Ok(()) => self.tell_all(),

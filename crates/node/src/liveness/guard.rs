@@ -170,7 +170,7 @@ impl Driver {
                 () = pause(wake) => {
                     // What lies in the socket goes before the judgement.
                     self.hear();
-                    self.handle(WatcherEvent::Tick);
+                    self.handle(WatcherEvent::HeldUp(self.pulse.lateness()));
                 }
             }
         }
@@ -179,7 +179,7 @@ impl Driver {
     fn hear(&mut self) {
         for (agent, beat) in self.pulse.heard() {
             self.metrics.heard();
-            self.handle(WatcherEvent::Beat { agent, beat });
+            self.feed(WatcherEvent::Beat { agent, beat });
         }
     }
 
@@ -237,6 +237,12 @@ impl Driver {
     }
 
     fn handle(&mut self, event: WatcherEvent) {
+        self.feed(event);
+        self.metrics
+            .wards(self.core.wards().map(|(_, _, health, _)| health));
+    }
+
+    fn feed(&mut self, event: WatcherEvent) {
         let actions = self.core.handle(clock::now(), event);
         for action in actions {
             match action {
@@ -246,8 +252,6 @@ impl Driver {
                 }
             }
         }
-        self.metrics
-            .wards(self.core.wards().map(|(_, _, health, _)| health));
     }
 
     fn pass_verdict(&self, action: WatcherAction) {

@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use mutual_model::guardian::{BEAT_BYTES, Beat};
 use mutual_model::identity::{NodeId, NodeKey, PublicKey};
@@ -23,6 +25,8 @@ pub(super) struct Pulse {
     socket: UdpSocket,
     // Never held while anything waits.
     sealer: Mutex<Sealer>,
+    /// How late beats went out lately, in microseconds.
+    late_us: AtomicU64,
 }
 
 impl Pulse {
@@ -36,6 +40,7 @@ impl Pulse {
         Ok(Self {
             socket,
             sealer: Mutex::new(Sealer::new(key, PURPOSE)),
+            late_us: AtomicU64::new(0),
         })
     }
 
@@ -47,6 +52,20 @@ impl Pulse {
     fn sealer(&self) -> std::sync::MutexGuard<'_, Sealer> {
         // What a panicking thread left are keys like any others.
         self.sealer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes how late a beat goes out. Worse delays are forgotten little by little.
+    pub(super) fn is_late(&self, by: Duration) {
+        let by = u64::try_from(by.as_micros()).unwrap_or(u64::MAX);
+        // One writer: nothing is lost between reading and writing.
+        let before = self.late_us.load(Ordering::Relaxed);
+        self.late_us
+            .store(by.max(before - before / 16), Ordering::Relaxed);
+    }
+
+    /// How late beats go out lately.
+    pub(super) fn lateness(&self) -> Duration {
+        Duration::from_micros(self.late_us.load(Ordering::Relaxed))
     }
 
     /// Sends one beat. What the network does not take is lost, as any datagram may be.

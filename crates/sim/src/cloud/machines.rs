@@ -394,6 +394,7 @@ impl World {
                     held: reply.held,
                     lost: reply.lost,
                     checkpoint_wanted: reply.checkpoint_wanted,
+                    state: reply.state,
                     lease: Duration::from_millis(reply.lease_ms),
                 });
                 let reply = reply.map_err(|error| self.trouble(index, asked, &error));

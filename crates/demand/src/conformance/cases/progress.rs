@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mutual_model::guardian::StateHash;
 use mutual_model::job::JobState;
 use mutual_model::lease::{LostReason, Phase};
 
@@ -14,6 +15,7 @@ cases![
     a_renewal_tells_what_is_lost_and_why,
     an_old_claim_beside_the_new_one_is_lost,
     a_claim_unlisted_twice_is_released,
+    a_renewal_tells_of_claims_that_were_not_listed,
     an_incomplete_list_releases_nothing,
     checkpoints_are_kept_in_order,
     a_checkpoint_needs_a_receipt,
@@ -135,6 +137,22 @@ async fn a_claim_unlisted_twice_is_released(world: Arc<World>) {
     assert!(is_fenced(
         &world.finish(&agent, &world.success(unheard)).await
     ));
+}
+
+async fn a_renewal_tells_of_claims_that_were_not_listed(world: Arc<World>) {
+    let agent = world.agent(1);
+    world.submit().await;
+    let unheard = world.claim_one(&agent).await.claim;
+    world.submit().await;
+    let claim = world.claim_one(&agent).await.claim;
+    let listed = [(claim, Phase::Running)];
+    let reply = world.renew(&agent, &listed, true).await.unwrap();
+    assert_eq!(reply.state, StateHash::of_claims([&unheard, &claim]));
+    // The second complete list releases it, and the third finds both of one mind.
+    for expected in [vec![&unheard, &claim], vec![&claim]] {
+        let reply = world.renew(&agent, &listed, true).await.unwrap();
+        assert_eq!(reply.state, StateHash::of_claims(expected));
+    }
 }
 
 async fn an_incomplete_list_releases_nothing(world: Arc<World>) {

@@ -262,6 +262,7 @@ impl Chaos {
                 held: listed[..split].iter().map(|claim| claim.job).collect(),
                 lost: listed[split..].iter().map(lost).collect(),
                 checkpoint_wanted: vec![],
+                state: StateHash::of_claims(&listed[..split]),
                 lease: LEASE,
             }),
         };
