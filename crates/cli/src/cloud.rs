@@ -34,6 +34,8 @@ const STOP: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(10);
 /// Processes that start at the same time: enough to keep a few cores busy.
 const STARTING_MAX: usize = 8;
+/// All heartbeats of a cloud together leave this long between two agents' turns.
+const HEARTBEAT_SHARE: Duration = Duration::from_millis(1);
 /// Certificates and token end with it, more or less.
 const VALID: Duration = Duration::from_secs(24 * 3600);
 
@@ -73,7 +75,8 @@ pub(crate) struct Beyond {
 }
 
 impl Plan {
-    /// Agents that are a process each, with the fast profile of one machine.
+    /// Agents that are a process each. Deaths are seen in milliseconds in any profile; one machine under
+    /// load is no place to judge silence by milliseconds.
     pub(crate) const fn new(
         name: &'static str,
         agents: usize,
@@ -87,11 +90,18 @@ impl Plan {
             together: 1,
             slots,
             need,
-            profile: LivenessProfile::Fast,
+            profile: LivenessProfile::Wide,
             seeder: false,
             postgres: None,
             beyond: None,
         }
+    }
+
+    /// Pause between heartbeats, if it is not the profile's: the more agents share this machine, the
+    /// more rarely each beats, so that most of its time is left for their tasks.
+    fn heartbeat(&self) -> Option<Period> {
+        let shared = HEARTBEAT_SHARE * u32::try_from(self.agents).unwrap_or(u32::MAX);
+        (shared > self.profile.silence().interval).then_some(Period(shared))
     }
 
     /// Numbers of the agents in each process, from 1.
@@ -285,6 +295,7 @@ impl Cloud {
         config.agent.listen = any_port;
         config.agent.liveness = any_port;
         config.agent.profile = self.plan.profile;
+        config.agent.heartbeat = self.plan.heartbeat();
         let (slots, need) = (self.plan.slots, &self.plan.need);
         config.agent.cpus = Some(f64::from(slots * need.cpu_millis) / 1000.0);
         config.agent.memory = Some(Size(u64::from(slots) * need.memory_bytes));
