@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Places;
 use crate::commands::{
-    cancel, completions, demo, experiment, explain, get, image, logs, ls, measure, node, nodes,
-    org, run, show, stage, store, submit, up,
+    cancel, checkpoint, completions, demo, experiment, explain, get, image, logs, ls, measure,
+    node, nodes, org, run, show, stage, store, submit, up,
 };
 use crate::failure::{EXIT_CODES, Outcome};
 use crate::output::Output;
@@ -45,6 +45,7 @@ enum Command {
     Logs(logs::Args),
     Get(get::Args),
     Cancel(cancel::Args),
+    Checkpoint(checkpoint::Args),
     Nodes(nodes::Args),
     Explain(explain::Args),
     Image(image::Args),
@@ -97,6 +98,7 @@ impl Cli {
             Command::Logs(args) => done(logs::run(session, args).await),
             Command::Get(args) => done(get::run(session, args).await),
             Command::Cancel(args) => done(cancel::run(session, args).await),
+            Command::Checkpoint(args) => done(checkpoint::run(session, args).await),
             Command::Nodes(args) => done(nodes::run(session, args).await),
             Command::Explain(args) => done(explain::run(session, args).await),
             Command::Image(args) => done(image::run(session, args).await),

@@ -155,6 +155,14 @@ impl Client {
         }
     }
 
+    /// Asks the holder of a job for a checkpoint.
+    pub(crate) async fn request_checkpoint(&self, job: JobId) -> Outcome {
+        match unless_absent(self.control.request_checkpoint(job).await)? {
+            Some(_) => Ok(()),
+            None => Ok(self.store()?.request_checkpoint(&nobody(), job).await?),
+        }
+    }
+
     /// Where a held job's log stream is.
     pub(crate) async fn log_access(&self, job: JobId, attempt: &Attempt) -> Outcome<LogAccess> {
         if let Some(access) = unless_absent(self.control.log_access(job).await)? {

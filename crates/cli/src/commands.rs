@@ -1,6 +1,7 @@
 //! One module per command.
 
 pub(crate) mod cancel;
+pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod experiment;

@@ -2,7 +2,7 @@
 //!
 //! Fields are only ever added. Times are RFC 3339 in UTC; lengths of time are in milliseconds.
 
-use mutual_node::demand::{Attempt, JobView, Metrics, Reason};
+use mutual_node::demand::{Attempt, Checkpoint, JobView, Manifest, Metrics, Reason};
 use mutual_node::model::job::{ArrayIndex, JobState};
 use mutual_node::model::time::UnixMillis;
 use serde::Serialize;
@@ -33,6 +33,8 @@ pub(crate) struct JobDocument {
     pub(crate) attempts: Vec<AttemptDocument>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) input_cid: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) checkpoints: Vec<CheckpointDocument>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<ResultDocument>,
 }
@@ -88,9 +90,42 @@ impl From<&JobView> for JobDocument {
             attempts_counted: job.attempts_counted,
             attempts: job.attempts.iter().map(AttemptDocument::from).collect(),
             input_cid: job.input.as_ref().map(|input| input.root.to_string()),
+            checkpoints: job.checkpoints.iter().map(Into::into).collect(),
             result: job.result.as_ref().map(ResultDocument::from),
         }
     }
+}
+
+/// A saved state of a job, from which its next attempt would go on.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct CheckpointDocument {
+    /// The attempt that saved it.
+    pub(crate) fence: String,
+    /// Counts within the attempt.
+    pub(crate) sequence: u64,
+    pub(crate) cid: String,
+    pub(crate) bytes: u64,
+    /// Peers that vouch for it with a storage receipt.
+    pub(crate) copies: Vec<String>,
+}
+
+impl From<&Checkpoint> for CheckpointDocument {
+    fn from(saved: &Checkpoint) -> Self {
+        Self {
+            fence: saved.fence.to_string(),
+            sequence: saved.sequence,
+            cid: saved.manifest.root.to_string(),
+            bytes: saved.manifest.bytes,
+            copies: holders(&saved.manifest),
+        }
+    }
+}
+
+fn holders(manifest: &Manifest) -> Vec<String> {
+    let receipts = manifest.receipts.iter();
+    receipts
+        .map(|receipt| receipt.holder.node_id().to_string())
+        .collect()
 }
 
 impl From<&Attempt> for AttemptDocument {
@@ -110,17 +145,11 @@ impl From<&Attempt> for AttemptDocument {
 impl From<&mutual_node::demand::ResultView> for ResultDocument {
     fn from(result: &mutual_node::demand::ResultView) -> Self {
         let output = result.output.as_ref();
-        let receipts = output
-            .map(|output| output.receipts.as_slice())
-            .unwrap_or_default();
         Self {
             cid: output.map(|output| output.root.to_string()),
             log_cid: result.log.as_ref().map(|log| log.root.to_string()),
             artifacts: result.artifacts.clone(),
-            copies: receipts
-                .iter()
-                .map(|receipt| receipt.holder.node_id().to_string())
-                .collect(),
+            copies: output.map(holders).unwrap_or_default(),
             metrics: result.metrics,
         }
     }

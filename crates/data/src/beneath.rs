@@ -55,6 +55,13 @@ pub(crate) fn open_file(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<(File, S
     Ok((File::from(file), stat))
 }
 
+/// Whether a file has the size and the time of change that it had when it was opened.
+pub(crate) fn is_as_before(file: &File, before: &Stat) -> io::Result<bool> {
+    let now = rustix::fs::fstat(file)?;
+    let facts = |stat: &Stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
+    Ok(facts(&now) == facts(before))
+}
+
 /// Makes a new file, readable by its owner only until its mode is set.
 pub(crate) fn create_file(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<File> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -135,6 +142,23 @@ mod tests {
         for name in ["a", "...", ".wh.x", "ä", " "] {
             assert!(is_plain_name(name.as_bytes()), "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_written_to_is_not_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        std::fs::write(&path, "one").unwrap();
+        let root = open_root(dir.path()).unwrap();
+        let (file, stat) = open_file(root.as_fd(), b"file").unwrap();
+        assert!(is_as_before(&file, &stat).unwrap());
+        // Its name may change.
+        std::fs::rename(&path, dir.path().join("other")).unwrap();
+        assert!(is_as_before(&file, &stat).unwrap());
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(1);
+        let written = File::options().write(true).open(dir.path().join("other"));
+        written.unwrap().set_modified(later).unwrap();
+        assert!(!is_as_before(&file, &stat).unwrap());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::address::{self, AddressError, Cid, Codec, Short};
 use crate::dag::{DagError, Node};
@@ -148,6 +149,8 @@ struct Inner {
     committing: Mutex<()>,
     /// One collection at a time; pinning what is already here waits for it.
     collecting: Mutex<()>,
+    /// From when on what is not urgent may be collected.
+    next_collection: Mutex<Instant>,
     _lock: File,
 }
 
@@ -200,6 +203,7 @@ impl BlockStore {
                 fresh: Mutex::default(),
                 committing: Mutex::default(),
                 collecting: Mutex::default(),
+                next_collection: Mutex::new(Instant::now()),
                 _lock: guard,
             }),
         };

@@ -20,7 +20,14 @@
 //! holder → asker       keeping | refused
 //! holder → asker       want …              (roles as above, reversed)
 //! holder → asker       kept {receipt} | refused
+//!
+//! asker → holder       retain {series, roots}
+//! holder → asker       retained | refused
 //! ```
+//!
+//! # Series
+//! Objects may be kept in a *series*, of which later ones replace earlier ones: checkpoints of a job. Its name is a
+//! secret that its makers share; whoever knows it may have the holder let go of all but some of them.
 //!
 //! # What is checked
 //! The provider serves only blocks reachable from the root it allowed. The fetcher hashes every block before it is
@@ -53,7 +60,8 @@ mod serve;
 mod session;
 
 pub use fetch::{Fetch, FetchOptions, Fetched, Progress, ProviderState, ProviderStatus, fetch};
-pub use keep::{KeepRequest, keep};
+pub use frame::Series;
+pub use keep::{KeepRequest, keep, retain};
 pub use serve::{Authorise, KeepTerms, Server};
 
 /// The protocol's name, for whoever negotiates streams.

@@ -73,6 +73,12 @@ pub enum TreeError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A file was written to while it was read, so that what was read may be half of one state and half of another.
+    #[error("{path}: was written to while it was read; write beside it and rename")]
+    Changed {
+        /// The path.
+        path: String,
+    },
     /// The target already has something under an entry's name.
     #[error("{path}: is already there; unpack into an empty directory")]
     Exists {
@@ -133,6 +139,15 @@ impl TreeError {
         }
     }
 
+    /// Whether the files changed while they were read: another try may find them at rest.
+    pub fn is_unsteady(&self) -> bool {
+        match self {
+            Self::Changed { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+
     /// Whether there was no room, in the store or on the disk.
     pub fn is_full(&self) -> bool {
         match self {
@@ -178,6 +193,8 @@ pub struct PackOptions {
     /// Whether the path that is packed may itself be a link, as a user's may. Not if somebody else could have put it
     /// there.
     pub follow: bool,
+    /// Whether a file that is written to while it is read is an error.
+    pub steady: bool,
 }
 
 impl PackOptions {
@@ -188,13 +205,15 @@ impl PackOptions {
             mode: Mode::Stream,
             limits: Limits::default(),
             follow: true,
+            steady: false,
         }
     }
 
-    /// A deduplicating checkpoint of `namespace` within the default limits.
+    /// A deduplicating checkpoint of `namespace` within the default limits, of files that hold still.
     pub fn checkpoint(namespace: impl Into<String>) -> Self {
         Self {
             mode: Mode::Convergent,
+            steady: true,
             ..Self::private(namespace)
         }
     }

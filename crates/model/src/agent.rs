@@ -179,7 +179,7 @@ impl Agent {
             Event::Prepared { key } => self.on_prepared(&key, out),
             Event::Started { key } => self.on_started(now, &key, out),
             Event::Ended { key, end } => self.on_ended(now, &key, end, out),
-            Event::Checkpointed { key } => self.on_checkpointed(now, &key),
+            Event::Checkpointed { key, saved } => self.on_checkpointed(now, &key, saved),
             Event::Recorded { key } => self.on_recorded(now, &key),
             Event::Concluded { key } | Event::Released { key } => self.discard(now, &key, out),
             Event::Fenced { key } => self.void(now, &key, out),

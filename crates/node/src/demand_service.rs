@@ -215,8 +215,11 @@ impl Ports {
         let counts = parts.counts.clone();
         let mut tasks = JoinSet::new();
         tasks.spawn(verdicts::run(self.notices, parts.judge()));
-        parts.follow(&mut tasks, self.watch.clone());
-        tasks.spawn(serve(self.listener, parts.router(self.watch.address())));
+        let (touched, touches) = mpsc::channel(TOUCHED_MAX);
+        tasks.spawn(poke(self.watch.clone(), touches));
+        parts.follow(&mut tasks, touched.clone());
+        let router = parts.router(self.watch.address(), touched);
+        tasks.spawn(serve(self.listener, router));
         DemandServer {
             url: self.url,
             store,
@@ -263,7 +266,7 @@ impl Parts {
         }
     }
 
-    fn router(self, liveness: SocketAddr) -> Router {
+    fn router(self, liveness: SocketAddr, touched: mpsc::Sender<NodeId>) -> Router {
         let extra = routes::Shared {
             store: Arc::clone(&self.store),
             gate: self.deps.gate.clone(),
@@ -280,6 +283,7 @@ impl Parts {
             self.changes,
             Limits::default(),
         );
+        let service = service.with_touched(touched);
         service.router().merge(routes::router(extra))
     }
 
@@ -294,8 +298,7 @@ impl Parts {
     }
 
     /// Starts what follows the store's events and what sweeps it.
-    fn follow(&self, tasks: &mut JoinSet<()>, watch: Watch) {
-        let (touched, touches) = mpsc::channel(TOUCHED_MAX);
+    fn follow(&self, tasks: &mut JoinSet<()>, touched: mpsc::Sender<NodeId>) {
         let source = Source::Local(Arc::clone(&self.store), self.changes.clone());
         let feed = Feed::new(source, self.who.clone()).with_touched(touched);
         let follow = Follow {
@@ -308,7 +311,6 @@ impl Parts {
         if self.offers {
             tasks.spawn(feed.announce(follow));
         }
-        tasks.spawn(poke(watch, touches));
         let member = self.deps.signer.certificate().membership();
         tasks.spawn(Arc::clone(&self.offerer).keep_roster(member.namespaces.clone()));
         let (who, counts) = (self.who.clone(), self.counts.clone());

@@ -14,7 +14,7 @@
 //! relayed connection where it can. A node may itself relay for others, with limits fit for blocks (libp2p's defaults
 //! are 2 minutes and 128 KiB).
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 use mutual_data::store::StoreError;
-use mutual_data::transfer::{Dial, Fetch, FetchOptions, KeepRequest, TransferError, fetch, keep};
+use mutual_data::transfer::{
+    Dial, Fetch, FetchOptions, KeepRequest, Series, TransferError, fetch, keep, retain,
+};
 use mutual_data::{BlockStore, Cid};
 use mutual_model::identity::{Certificate, NodeKey, PublicKey};
 use mutual_model::receipt::StorageReceipt;
@@ -46,6 +48,12 @@ use provider::Provider;
 
 /// How long a peer that is asked to keep something may take to be reached: others will do as well.
 const REACH_TO_KEEP: Duration = Duration::from_secs(1);
+
+/// How long a peer may take to keep something before another is asked beside it.
+const SPARE_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a peer may take to let go of something.
+const RETAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Limits of what this node relays for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,15 +257,17 @@ impl Swarm {
         self.dialable(addresses).into_iter().next()
     }
 
+    /// In the order in which the peers were first named.
     fn providers(&self, addresses: &[PeerAddr]) -> Vec<(PublicKey, Arc<Provider>)> {
-        let mut peers: BTreeMap<PeerId, Vec<Multiaddr>> = BTreeMap::new();
-        for address in addresses {
-            peers
-                .entry(address.peer())
-                .or_default()
-                .push(address.multiaddr().clone());
+        let mut places = HashMap::new();
+        let mut peers: Vec<(PeerId, Vec<Multiaddr>)> = Vec::new();
+        for address in addresses.iter().filter(|a| a.peer() != self.inner.id) {
+            let place = *places.entry(address.peer()).or_insert_with(|| {
+                peers.push((address.peer(), Vec::new()));
+                peers.len() - 1
+            });
+            peers[place].1.push(address.multiaddr().clone());
         }
-        peers.remove(&self.inner.id);
         let provider = |(peer, addresses)| {
             let key = address::public_key(&peer)?;
             let inner = Arc::clone(&self.inner);
@@ -267,7 +277,8 @@ impl Swarm {
     }
 
     /// Asks `peers` to keep the object below `root`, which is complete here, until `count` of them have signed for it.
-    /// So many are asked at a time as receipts are missing; when one refuses, the next is asked.
+    /// So many are asked at a time as receipts are missing, in the order given; when one refuses, the next is asked, and
+    /// one more if they take long.
     ///
     /// # Errors
     /// [`SwarmError::NotKept`] with the receipts there are, [`SwarmError::Incomplete`], [`SwarmError::Store`].
@@ -278,12 +289,30 @@ impl Swarm {
         count: usize,
         duration: Duration,
     ) -> Result<Vec<StorageReceipt>, SwarmError> {
-        let request = self.keep_request(root, duration).await?;
+        self.keep_in_series_at(root, peers, count, duration, None)
+            .await
+    }
+
+    /// As [`Swarm::keep_at`], in a series if one is given.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn keep_in_series_at(
+        &self,
+        root: Cid,
+        peers: &[PeerAddr],
+        count: usize,
+        duration: Duration,
+        series: Option<Series>,
+    ) -> Result<Vec<StorageReceipt>, SwarmError> {
+        let mut request = self.keep_request(root, duration).await?;
+        request.series = series;
         let mut waiting = self.providers(peers).into_iter();
+        let mut spare = 0;
         let mut asked = JoinSet::new();
         let (mut receipts, mut reasons) = (Vec::new(), Vec::new());
         while receipts.len() < count {
-            while receipts.len() + asked.len() < count
+            while receipts.len() + asked.len() < count + spare
                 && let Some((key, provider)) = waiting.next()
             {
                 asked.spawn(ask(
@@ -293,11 +322,13 @@ impl Swarm {
                     request.clone(),
                 ));
             }
-            match asked.join_next().await {
-                None => break,
-                Some(Ok(Ok(receipt))) => receipts.push(receipt),
-                Some(Ok(Err(reason))) => reasons.push(reason),
-                Some(Err(failed)) => reasons.push(failed.to_string()),
+            match tokio::time::timeout(SPARE_AFTER, asked.join_next()).await {
+                Ok(None) => break,
+                Ok(Some(Ok(Ok(receipt)))) => receipts.push(receipt),
+                Ok(Some(Ok(Err(reason)))) => reasons.push(reason),
+                Ok(Some(Err(failed))) => reasons.push(failed.to_string()),
+                // It may have died without a word: one more is asked beside it.
+                Err(_) => spare = 1,
             }
         }
         if receipts.len() >= count {
@@ -308,6 +339,25 @@ impl Swarm {
             receipts,
             reasons: describe(&reasons),
         })
+    }
+
+    /// Asks `peers` to let go of what they keep in `series` but `roots`. Whoever does not answer keeps it until its time
+    /// is over.
+    pub async fn retain_at(&self, peers: &[PeerAddr], series: Series, roots: &[Cid]) {
+        let asks = self
+            .providers(peers)
+            .into_iter()
+            .map(|(_, provider)| async move {
+                let asked = retain(provider.as_ref(), series, roots.to_vec());
+                match tokio::time::timeout(RETAIN_WITHIN, asked).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(peer = provider.name(), %error, "lets go of nothing")
+                    }
+                    Err(_) => tracing::debug!(peer = provider.name(), "does not answer"),
+                }
+            });
+        futures::future::join_all(asks).await;
     }
 
     async fn keep_request(&self, root: Cid, duration: Duration) -> Result<KeepRequest, SwarmError> {
@@ -321,6 +371,7 @@ impl Swarm {
                 namespace: node.namespace().map(str::to_owned),
                 bytes,
                 duration,
+                series: None,
             })
         };
         tokio::task::spawn_blocking(look)

@@ -177,6 +177,16 @@ impl Control {
             .await
     }
 
+    pub(super) async fn request_checkpoint(&self, job: JobId) -> Outcome<JobView> {
+        self.ask(
+            Method::POST,
+            &format!("/api/tasks/{job}/checkpoint"),
+            &[],
+            None,
+        )
+        .await
+    }
+
     pub(super) async fn log_access(&self, job: JobId) -> Outcome<LogAccess> {
         let reply: LogsReply = self
             .ask(Method::GET, &format!("/api/tasks/{job}/logs"), &[], None)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mutual_node::demand::{Attempt, JobView, ResultView};
+use mutual_node::demand::{Attempt, Checkpoint, JobView, ResultView};
 use mutual_node::model::ids::JobId;
 use mutual_node::model::record::StatusMirror;
 use serde_json::json;
@@ -93,6 +93,7 @@ fn job_text(job: &JobView) -> String {
     if !job.attempts.is_empty() {
         lines.push(attempts(&job.attempts));
     }
+    lines.extend(job.checkpoints.iter().map(checkpoint_line));
     if let Some(result) = &job.result {
         lines.extend(result_lines(result));
     }
@@ -144,6 +145,18 @@ fn attempts(attempts: &[Attempt]) -> String {
         ]);
     }
     table_text(&table)
+}
+
+fn checkpoint_line(saved: &Checkpoint) -> String {
+    let manifest = &saved.manifest;
+    let words = format!(
+        "{} of attempt {}, {} ({} copies vouched)",
+        saved.sequence,
+        saved.fence.sequence,
+        size(manifest.bytes),
+        manifest.receipts.len()
+    );
+    line("checkpoint", &words)
 }
 
 fn result_lines(result: &ResultView) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! Clusters of real processes, which have the machine to themselves.
 
+mod checkpoint;
 mod cloud;
 mod experiment;
 mod guardians;

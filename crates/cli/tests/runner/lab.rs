@@ -170,6 +170,26 @@ impl Lab {
         }
     }
 
+    /// Asks again until the output holds a text, or fails after a while.
+    pub(super) fn until_says(&self, context: &str, arguments: &[&str], text: &str) {
+        let since = Instant::now();
+        loop {
+            let ran = self.run(context, arguments);
+            if ran.code == 0 && ran.stdout.contains(text) {
+                return;
+            }
+            assert!(since.elapsed() < PATIENCE, "{}", ran.all());
+            // may sleep: polls for the event, with a bound
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The agent with this id.
+    pub(super) fn agent(&mut self, id: &str) -> &mut Node {
+        let mut agents = self.agents.iter_mut();
+        agents.find(|agent| agent.text("node") == id).unwrap()
+    }
+
     /// A counter of all agents together.
     pub(super) fn counted(&self, metric: &str) -> u64 {
         self.agents.iter().map(|agent| agent.counted(metric)).sum()

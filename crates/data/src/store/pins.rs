@@ -88,6 +88,23 @@ impl BlockStore {
         Ok(true)
     }
 
+    /// Ends all of an owner's pins but those on `roots`, and frees what nobody needs any more, unless much time was
+    /// spent on that just now: then a later call does. Returns how many pins ended.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn retain(&self, owner: &str, roots: &[Cid]) -> Result<usize, StoreError> {
+        let mut pins = self.pins();
+        pins.retain(|pin| pin.owner == owner && !roots.contains(&pin.root));
+        for pin in &pins {
+            self.unpin(&pin.root, owner)?;
+        }
+        if !pins.is_empty() {
+            self.collect_in_turn()?;
+        }
+        Ok(pins.len())
+    }
+
     /// Whether anyone has this root pinned now, and so all its blocks are here.
     pub fn is_pinned(&self, root: &Cid) -> bool {
         let now = now_ms();

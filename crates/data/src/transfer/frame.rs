@@ -19,6 +19,9 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Most names in one `want` or `have`.
 pub const CIDS_MAX: usize = 256;
 
+/// Most roots named in one `retain`.
+pub const RETAINED_MAX: usize = 8;
+
 /// Longest text in a refusal that is shown, in bytes.
 const REASON_BYTES_MAX: usize = 1024;
 
@@ -58,6 +61,15 @@ pub enum Message {
         /// Whether each is here.
         here: Vec<bool>,
     },
+    /// Asks the peer to let go of all it holds in a series but these.
+    Retain {
+        /// The series.
+        series: Series,
+        /// Roots that stay, at most [`RETAINED_MAX`].
+        roots: Vec<Cid>,
+    },
+    /// The peer has let go of the others.
+    Retained,
     /// Asks the peer to hold a DAG, which it pulls over this stream.
     Keep {
         /// The root.
@@ -68,6 +80,8 @@ pub enum Message {
         bytes: u64,
         /// For how long, in seconds.
         seconds: u64,
+        /// The series it belongs to, if later ones will replace it.
+        series: Option<Series>,
     },
     /// The peer will hold it and starts pulling.
     Keeping,
@@ -87,6 +101,10 @@ pub enum Message {
 
 /// A secret that opens one lane.
 pub type Ticket = serde_bytes::ByteArray<32>;
+
+/// Names objects of which later ones replace earlier ones, as checkpoints of a job do. It is a secret of those who may
+/// replace them: who knows it may have earlier ones let go.
+pub type Series = serde_bytes::ByteArray<32>;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +197,9 @@ fn decode(body: &[u8]) -> Result<Message, TransferError> {
     match &message {
         Message::Want { cids } | Message::Have { cids } if cids.len() > CIDS_MAX => Err(
             TransferError::Protocol(format!("{} names in one message", cids.len())),
+        ),
+        Message::Retain { roots, .. } if roots.len() > RETAINED_MAX => Err(
+            TransferError::Protocol(format!("{} roots to retain", roots.len())),
         ),
         _ => Ok(message),
     }
@@ -298,6 +319,11 @@ mod tests {
                 namespace: None,
                 bytes: 1,
                 seconds: 2,
+                series: Some(Series::new([1; 32])),
+            },
+            Message::Retain {
+                series: Series::new([1; 32]),
+                roots: vec![name(Codec::Node, b"")],
             },
         ] {
             round_trip(Frame::Message(message)).await;

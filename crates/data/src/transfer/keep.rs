@@ -5,7 +5,7 @@ use std::time::Duration;
 use mutual_model::identity::PublicKey;
 use mutual_model::receipt::StorageReceipt;
 
-use super::frame::{self, Message};
+use super::frame::{self, Message, Series};
 use super::serve::{IDLE, answer_wants};
 use super::{Dial, TransferError};
 use crate::address::Cid;
@@ -22,6 +22,8 @@ pub struct KeepRequest {
     pub bytes: u64,
     /// For how long, in whole seconds.
     pub duration: Duration,
+    /// The series it belongs to: [`retain`] lets go of what it replaces.
+    pub series: Option<Series>,
 }
 
 /// Asks `holder` to hold a DAG that is complete in `store`. The holder pulls what it lacks over the same stream,
@@ -44,6 +46,7 @@ pub async fn keep(
         namespace: request.namespace.clone(),
         bytes: request.bytes,
         seconds: request.duration.as_secs(),
+        series: request.series,
     };
     match frame::ask(&mut reader, &mut writer, ask, IDLE).await? {
         Message::Keeping => {}
@@ -54,6 +57,24 @@ pub async fn keep(
         Some(Message::Refused { reason }) => Err(TransferError::Refused(frame::shorten(&reason))),
         Some(_) => Err(unexpected()),
         None => Err(TransferError::Io(std::io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// Asks `holder` to let go of everything it holds in `series` but `roots`.
+///
+/// # Errors
+/// [`TransferError::Refused`], [`TransferError::Io`], [`TransferError::Protocol`], [`TransferError::Stalled`].
+pub async fn retain(
+    holder: &dyn Dial,
+    series: Series,
+    roots: Vec<Cid>,
+) -> Result<(), TransferError> {
+    let stream = frame::within(IDLE, async { Ok(holder.open().await?) }).await?;
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let ask = Message::Retain { series, roots };
+    match frame::ask(&mut reader, &mut writer, ask, IDLE).await? {
+        Message::Retained => Ok(()),
+        _ => Err(unexpected()),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::fetch::{FetchOptions, Shared, lock};
-use super::frame::{self, Frame, Message};
+use super::frame::{self, Frame, Message, Series};
 use super::scope::Scope;
 use super::{KeepRequest, Stream, TransferError, blocking, session};
 use crate::address::Cid;
@@ -93,17 +93,22 @@ impl Server {
                 namespace,
                 bytes,
                 seconds,
+                series,
             })) => {
                 let request = KeepRequest {
                     root,
                     namespace,
                     bytes,
                     duration: Duration::from_secs(seconds),
+                    series,
                 };
                 self.hold(&peer, request, &mut reader, &mut writer).await
             }
+            Some(Frame::Message(Message::Retain { series, roots })) => {
+                self.retain(&series, roots, &mut writer).await
+            }
             Some(_) => Err(TransferError::Protocol(
-                "a stream begins with open or keep".into(),
+                "a stream begins with open, keep or retain".into(),
             )),
         };
         let farewell = async {
@@ -206,13 +211,28 @@ impl Server {
         let options = FetchOptions {
             until: Some(terms.until.0),
             bytes_max: request.bytes,
-            ..FetchOptions::new(format!("keep:{peer}"))
+            ..FetchOptions::new(match &request.series {
+                Some(series) => owner_of(series),
+                None => format!("keep:{peer}"),
+            })
         };
         let shared = Arc::new(Shared::new(&self.store, options, Some(request.namespace)));
         pull(&shared, root, reader, writer).await?;
         let fetched = blocking(move || shared.conclude(&root)).await??;
         let receipt = self.sign(&root, fetched.root.bytes, terms.until)?;
         frame::write_message(writer, Message::Kept { receipt }).await
+    }
+
+    /// Lets go of what a series holds besides `roots`. Who knows its name may ask for that.
+    async fn retain(
+        &self,
+        series: &Series,
+        roots: Vec<Cid>,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<(), TransferError> {
+        let (store, owner) = (self.store.clone(), owner_of(series));
+        blocking(move || store.retain(&owner, &roots)).await??;
+        frame::write_message(writer, Message::Retained).await
     }
 
     fn sign(
@@ -229,6 +249,11 @@ impl Server {
             &self.key, root, bytes, until,
         )))
     }
+}
+
+/// Who pins the objects of a series. The secret itself is not written down.
+fn owner_of(series: &Series) -> String {
+    format!("series:{}", blake3::hash(series.as_ref()).to_hex())
 }
 
 /// What a peer is told of an error: our own disk's troubles are not its business.

@@ -93,6 +93,7 @@ struct Packer<'a> {
     index: SectionWriter<'a>,
     inspector: Inspector,
     bytes_max: u64,
+    steady: bool,
     /// Directories looked into but not taken yet, outermost first.
     pending: Vec<Entry>,
     skipped: Vec<Skipped>,
@@ -157,6 +158,7 @@ impl<'a> Packer<'a> {
             index: SectionWriter::new(batch, index),
             inspector: Inspector::new(options.limits),
             bytes_max: options.limits.bytes,
+            steady: options.steady,
             pending: Vec::new(),
             skipped: Vec::new(),
         })
@@ -247,6 +249,10 @@ impl<'a> Packer<'a> {
             .data
             .copy_from(&mut file, limit)
             .map_err(TreeError::at(path))?;
+        if self.steady && !beneath::is_as_before(&file, &stat).map_err(TreeError::at(path))? {
+            let path = beneath::display(path);
+            return Err(TreeError::Changed { path });
+        }
         self.record(Entry {
             path: path.to_vec(),
             mode: stat.st_mode & MODE_MASK,

@@ -8,7 +8,8 @@ use mutual_data::DataKey;
 use mutual_data::store::StoreError;
 use mutual_data::transfer::frame::{self, Frame, Message};
 use mutual_data::transfer::{
-    Dial, FetchOptions, Fetched, KeepRequest, Progress, ProviderState, TransferError, fetch, keep,
+    Dial, FetchOptions, Fetched, KeepRequest, Progress, ProviderState, Series, TransferError,
+    fetch, keep, retain,
 };
 use mutual_data::tree::{Limits, Root, Tree};
 use mutual_model::identity::NodeKey;
@@ -298,7 +299,7 @@ async fn foreign_namespaces_chunks_and_nonsense_are_refused() {
     for (first, word) in [
         (Message::Open { root: foreign }, "no member of foreign"),
         (Message::Open { root: unknown }, "not here"),
-        (Message::Opened, "begins with open or keep"),
+        (Message::Opened, "begins with open, keep or retain"),
     ] {
         let frames = talk(&seeder.provider(), vec![first], 1).await;
         let Some(Frame::Message(Message::Refused { reason })) = frames.first() else {
@@ -314,7 +315,38 @@ fn request(root: &Root) -> KeepRequest {
         namespace: Some("lab".into()),
         bytes: root.bytes,
         duration: Duration::from_secs(3600),
+        series: None,
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_series_replaces_is_let_go_and_freed_by_whoever_knows_its_name() {
+    let (producer, holder) = (Peer::new(2), Peer::new(3));
+    let (series, other) = (Series::new([1; 32]), Series::new([2; 32]));
+    let (public, provider) = (holder.key.public(), holder.provider());
+    let mut roots = Vec::new();
+    for bytes in [1, 2, 3] {
+        let (root, _) = producer.publish(bytes * MEBIBYTE);
+        let wish = KeepRequest {
+            series: Some(series),
+            ..request(&root)
+        };
+        let kept = keep(&producer.store, &*provider, &public, &wish);
+        kept.await.unwrap();
+        roots.push(root.cid);
+    }
+    let full = holder.store.usage().bytes;
+    retain(&*provider, other, vec![]).await.unwrap();
+    assert_eq!(holder.store.pins().len(), 3);
+    retain(&*provider, series, roots[1..].to_vec())
+        .await
+        .unwrap();
+    let left: Vec<_> = holder.store.pins().iter().map(|pin| pin.root).collect();
+    assert!(left.len() == 2 && !left.contains(&roots[0]), "{left:?}");
+    let freed = full - holder.store.usage().bytes;
+    assert!(freed > MEBIBYTE as u64, "{freed}");
+    let many = vec![roots[0]; frame::RETAINED_MAX + 1];
+    assert!(retain(&*provider, series, many).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,11 +13,11 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, RawQuery, Request, State};
 use axum::http::{StatusCode, request};
 use axum::routing::{get, post};
-use mutual_model::identity::{PublicKey, SealingPublic};
+use mutual_model::identity::{NodeId, PublicKey, SealingPublic};
 use mutual_model::ids::JobId;
 use mutual_model::job::FieldError;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::answers::{Answer, Reply, ok};
 use super::keys::{CHECKPOINT_KEY_PURPOSE, INPUT_KEY_PURPOSE};
@@ -76,6 +76,7 @@ pub struct Service {
     changes: Option<watch::Receiver<u64>>,
     limits: Limits,
     operations: Arc<Semaphore>,
+    touched: Option<mpsc::Sender<NodeId>>,
 }
 
 impl Service {
@@ -97,6 +98,16 @@ impl Service {
             changes,
             limits,
             operations: Arc::new(Semaphore::new(limits.operations)),
+            touched: None,
+        }
+    }
+
+    /// Also reports agents that should renew at once, because a checkpoint was asked of them.
+    #[must_use]
+    pub fn with_touched(self, touched: mpsc::Sender<NodeId>) -> Self {
+        Self {
+            touched: Some(touched),
+            ..self
         }
     }
 
@@ -468,9 +479,15 @@ async fn request_checkpoint(
     let asked = admit(&service, request).await?;
     let id = job_id(&id)?;
     let store = Arc::clone(&service.store);
-    service
-        .operate(async move { store.request_checkpoint(&asked.who, id).await })
-        .await?;
+    let asking = async move {
+        store.request_checkpoint(&asked.who, id).await?;
+        store.job(&asked.who, id).await
+    };
+    let view = service.operate(asking).await?;
+    if let (Some(touched), Some(attempt)) = (&service.touched, view.current()) {
+        // Full: the agent learns of it with its next renewal.
+        let _ = touched.try_send(attempt.holder.agent);
+    }
     ok(&Done {})
 }
 

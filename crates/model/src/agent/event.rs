@@ -238,10 +238,12 @@ pub enum Event {
         /// How.
         end: End,
     },
-    /// A checkpoint was saved and reported, or given up.
+    /// A checkpoint was saved and acknowledged, or given up.
     Checkpointed {
         /// The run.
         key: RunKey,
+        /// Whether it was acknowledged.
+        saved: bool,
     },
     /// The finish is durable in the outbox.
     Recorded {

@@ -220,7 +220,7 @@ impl Agent {
         for lost in &renewed.lost {
             self.void(now, &RunKey::of(store, &lost.claim), out);
         }
-        self.go_on(now, store, renewed, out);
+        self.go_on(now, sent, store, renewed, out);
     }
 
     fn retry_renewal(&mut self, now: Timestamp, store: &StoreUrl) {
@@ -234,6 +234,7 @@ impl Agent {
     fn go_on(
         &mut self,
         now: Timestamp,
+        sent: Timestamp,
         store: &StoreUrl,
         renewed: &Renewed,
         out: &mut Vec<Action>,
@@ -242,7 +243,7 @@ impl Agent {
         for (key, run) in self.runs.iter_mut().filter(|(key, _)| key.store == *store) {
             let key = || key.clone();
             if renewed.checkpoint_wanted.contains(&run.claim.job) {
-                run.want_checkpoint(now);
+                run.want_checkpoint(now, sent);
             }
             if !valid || !renewed.held.contains(&run.claim.job) {
                 continue;

@@ -78,9 +78,25 @@ pub(super) struct Run {
     ran: Duration,
     checkpoint_every: Option<Duration>,
     checkpoint_due: Option<Timestamp>,
-    checkpointing: bool,
+    checkpoint_wanted: bool,
+    checkpointing: Option<Saving>,
+    /// When the last one ended, and the earliest time of the next.
+    checkpoint_ended: Timestamp,
+    checkpoint_from: Timestamp,
     checkpoints: u64,
+    acknowledged: u64,
 }
+
+/// Why a checkpoint is being saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saving {
+    Interval,
+    Request,
+}
+
+/// After a checkpoint that could not be saved, the next is not tried before this has passed: the store asks again with
+/// each renewal, and a large directory that nobody keeps must not be read all the time.
+const CHECKPOINT_REST: Duration = Duration::from_secs(10);
 
 impl Run {
     pub(super) fn new(grant: &Grant, reserved: Share) -> Self {
@@ -101,8 +117,12 @@ impl Run {
             ran: Duration::ZERO,
             checkpoint_every: spec.checkpoint_ms.map(Duration::from_millis),
             checkpoint_due: None,
-            checkpointing: false,
+            checkpoint_wanted: false,
+            checkpointing: None,
+            checkpoint_ended: Timestamp(0),
+            checkpoint_from: Timestamp(0),
             checkpoints: 0,
+            acknowledged: 0,
         }
     }
 
@@ -163,30 +183,46 @@ impl Run {
 
     /// When the next checkpoint is to begin.
     pub(super) fn checkpoint_due(&self) -> Option<Timestamp> {
-        match self.stage {
-            Stage::Running(_) if !self.checkpointing => self.checkpoint_due,
+        match (self.stage, self.checkpointing) {
+            (Stage::Running(_), None) => Some(self.checkpoint_due?.max(self.checkpoint_from)),
             _ => None,
         }
     }
 
-    pub(super) fn want_checkpoint(&mut self, now: Timestamp) {
-        self.checkpoint_due = Some(now);
+    /// The store's answer to a renewal sent at `sent` says that a user wants a checkpoint. It says so until one is
+    /// acknowledged: what the checkpoint under way or the last one has answered already is not wanted again.
+    pub(super) fn want_checkpoint(&mut self, now: Timestamp, sent: Timestamp) {
+        let answered = sent < self.checkpoint_ended || self.checkpointing == Some(Saving::Request);
+        if !answered {
+            self.checkpoint_wanted = true;
+            self.checkpoint_due = Some(now);
+        }
     }
 
     pub(super) fn begin_checkpoint(&mut self) -> u64 {
-        self.checkpointing = true;
+        let wanted = std::mem::take(&mut self.checkpoint_wanted);
+        self.checkpointing = Some(match wanted {
+            true => Saving::Request,
+            false => Saving::Interval,
+        });
         self.checkpoint_due = None;
         self.checkpoints += 1;
         self.checkpoints
     }
 
-    /// The last checkpoint that is not under way.
+    /// The last checkpoint that was acknowledged; 0 if none was.
     pub(super) const fn checkpoint(&self) -> u64 {
-        self.checkpoints - self.checkpointing as u64
+        self.acknowledged
     }
 
-    pub(super) fn end_checkpoint(&mut self, now: Timestamp) {
-        self.checkpointing = false;
+    pub(super) fn end_checkpoint(&mut self, now: Timestamp, saved: bool) {
+        self.checkpointing = None;
+        if saved {
+            self.checkpoint_ended = now;
+            self.acknowledged = self.checkpoints;
+        } else {
+            self.checkpoint_from = now.after(CHECKPOINT_REST);
+        }
         if self.checkpoint_due.is_none() {
             self.plan_checkpoint(now);
         }

@@ -186,9 +186,9 @@ impl Agent {
         }
     }
 
-    pub(super) fn on_checkpointed(&mut self, now: Timestamp, key: &RunKey) {
+    pub(super) fn on_checkpointed(&mut self, now: Timestamp, key: &RunKey, saved: bool) {
         if let Some(run) = self.runs.get_mut(key) {
-            run.end_checkpoint(now);
+            run.end_checkpoint(now, saved);
         }
     }
 

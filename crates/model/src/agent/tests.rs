@@ -594,10 +594,20 @@ fn checkpoints_are_taken_on_interval_and_on_request_one_at_a_time() {
     let mut world = World::running(|spec| spec.checkpoint_ms = Some(1_000));
     world.after(Duration::from_millis(975), &["checkpoint 1 #1"]);
     world.after(Duration::from_secs(2), &[]);
-    world.does(Event::Checkpointed { key: key(1) }, &[]);
+    world.does(checkpointed(true), &[]);
     world.after(Duration::from_secs(1), &["checkpoint 1 #2"]);
     let mut world = World::running(|_| ());
     world.does(Event::Poked { store: store() }, &["renew 1 Running"]);
+    world.does(checkpoint_wanted(), &["checkpoint 1 #1"]);
+    world.does(checkpointed(true), &[]);
+    world.after(Duration::from_secs(4), &[]);
+}
+
+fn checkpointed(saved: bool) -> Event {
+    Event::Checkpointed { key: key(1), saved }
+}
+
+fn checkpoint_wanted() -> Event {
     let reply = Renewed {
         held: vec![job(1)],
         checkpoint_wanted: vec![job(1)],
@@ -605,13 +615,41 @@ fn checkpoints_are_taken_on_interval_and_on_request_one_at_a_time() {
         lease: LEASE,
         ..Renewed::default()
     };
-    let event = Event::Renewed {
+    Event::Renewed {
         store: store(),
         reply: Ok(reply),
-    };
-    world.does(event, &["checkpoint 1 #1"]);
-    world.does(Event::Checkpointed { key: key(1) }, &[]);
-    world.after(Duration::from_secs(4), &[]);
+    }
+}
+
+#[test]
+fn one_request_makes_one_checkpoint_however_often_the_store_repeats_it() {
+    let mut world = World::running(|_| ());
+    let poke = || Event::Poked { store: store() };
+    world.does(poke(), &["renew 1 Running"]);
+    world.does(checkpoint_wanted(), &["checkpoint 1 #1"]);
+    world.does(poke(), &["renew 1 Running"]);
+    world.does(checkpoint_wanted(), &[]);
+    world.does(poke(), &["renew 1 Running"]);
+    world.after(Duration::from_millis(10), &[]);
+    world.does(checkpointed(true), &[]);
+    world.does(checkpoint_wanted(), &[]);
+    // Asked after the last one ended: another.
+    world.does(poke(), &["renew 1 Running"]);
+    world.does(checkpoint_wanted(), &["checkpoint 1 #2"]);
+}
+
+#[test]
+fn a_checkpoint_that_could_not_be_saved_is_tried_again_after_a_rest() {
+    let mut world = World::running(|_| ());
+    world.does(Event::Poked { store: store() }, &["renew 1 Running"]);
+    world.does(checkpoint_wanted(), &["checkpoint 1 #1"]);
+    world.does(checkpointed(false), &[]);
+    world.after(Duration::from_secs(5), &["renew 1 Running"]);
+    world.does(checkpoint_wanted(), &[]);
+    world.after(
+        Duration::from_secs(5),
+        &["checkpoint 1 #2", "renew 1 Running"],
+    );
 }
 
 #[test]

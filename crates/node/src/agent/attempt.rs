@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::checkpoints::Saves;
 use super::images::{Images, Wish, not_started};
 use super::logs::{Library, LogWriter};
 use super::metrics::Metrics;
@@ -35,6 +36,9 @@ use crate::runtime::{
 /// How long a task's last words may be waited for after all its processes are gone.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(5);
 
+/// Largest checkpoint if the machine's owner does not say: 16 GiB.
+pub(crate) const CHECKPOINT_BYTES_MAX_DEFAULT: u64 = 16 << 30;
+
 /// Bounds that the machine's owner sets on every task.
 #[derive(Debug, Clone)]
 pub struct RunPolicy {
@@ -44,6 +48,8 @@ pub struct RunPolicy {
     pub pids_max: u32,
     /// Largest input accepted, in bytes of all blocks.
     pub input_bytes_max: u64,
+    /// Largest checkpoint saved, in bytes of its files.
+    pub checkpoint_bytes_max: u64,
     /// How long results, checkpoints and logs are kept here, and asked of others.
     pub keep: Duration,
     /// How long other peers are sought for copies of a result.
@@ -51,12 +57,13 @@ pub struct RunPolicy {
 }
 
 impl Default for RunPolicy {
-    /// 1 GiB, 4,096 processes, 1 TiB, a day, a minute.
+    /// 1 GiB, 4,096 processes, 1 TiB, 16 GiB, a day, a minute.
     fn default() -> Self {
         Self {
             scratch_bytes_default: 1 << 30,
             pids_max: 4_096,
             input_bytes_max: 1 << 40,
+            checkpoint_bytes_max: CHECKPOINT_BYTES_MAX_DEFAULT,
             keep: Duration::from_secs(24 * 3_600),
             replicate_within: Duration::from_secs(60),
         }
@@ -101,6 +108,7 @@ pub(super) struct Attempt {
     pub(super) events: mpsc::Sender<Input>,
     /// How often the DHT was told something: only the latest is.
     pub(super) said: Arc<AtomicU64>,
+    pub(super) saves: Arc<Saves>,
 }
 
 /// What a task needs before it starts.
@@ -129,6 +137,20 @@ impl Lived {
 }
 
 impl Attempt {
+    /// For what happens beside it.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            shop: self.shop.clone(),
+            link: self.link.clone(),
+            key: self.key.clone(),
+            grant: self.grant.clone(),
+            class: self.class,
+            events: self.events.clone(),
+            said: self.said.clone(),
+            saves: self.saves.clone(),
+        }
+    }
+
     /// Where the task lives.
     pub(super) fn dir(&self) -> PathBuf {
         task_dir(&self.shop.tasks, &self.key)
@@ -303,7 +325,9 @@ impl Attempt {
                     commanded = order.is_some();
                     self.obey(order, &running, &mut saving).await;
                 }
-                Some(_) = saving.join_next() => {}
+                Some(saved) = saving.join_next() => if let Ok(Some(words)) = saved {
+                    log.note(&words);
+                },
             }
         };
         let rest = read_rest(output, log);
@@ -311,7 +335,12 @@ impl Attempt {
         (end_of(&exit), exit.usage)
     }
 
-    async fn obey(&self, order: Option<Order>, running: &Running, saving: &mut JoinSet<()>) {
+    async fn obey(
+        &self,
+        order: Option<Order>,
+        running: &Running,
+        saving: &mut JoinSet<Option<String>>,
+    ) {
         // That the task has ended meanwhile is told by its exit.
         let _ = match order {
             Some(Order::Pause) => {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mutual_data::transfer::{FetchOptions, TransferError};
 use mutual_data::tree::{self, Limits, TreeError};
@@ -14,6 +15,10 @@ use super::attempt::Attempt;
 use super::images::not_started;
 use super::seal::{self, CHECKPOINT_KEY, INPUT_KEY, SealedError};
 use super::shelf::{Address, Unpacked};
+
+/// How long a peer that is said to have a checkpoint may be silent: the machine that saved it is often the one that
+/// died, and another checkpoint waits behind this one.
+const CHECKPOINT_STALL: Duration = Duration::from_secs(5);
 
 /// Why an object did not get here.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +55,10 @@ impl Attempt {
         };
         let arrived = match self.class {
             IsolationClass::Container => self.bring_shared(input).await.map(Some),
-            _ => self.bring(input, INPUT_KEY, target).await.map(|()| None),
+            _ => self
+                .bring(input, INPUT_KEY, self.input_owner(), target)
+                .await
+                .map(|()| None),
         };
         let arrived = arrived
             .map_err(|error| not_started(format!("input: {error}"), error.is_retryable()))?;
@@ -62,7 +70,7 @@ impl Attempt {
         let root = seal::root_of(input)?;
         let key = seal::open_key(&self.shop.key, INPUT_KEY, input)?;
         let address = Address::of(&root, &key);
-        self.fetch(&root, input).await?;
+        self.fetch(&root, input, self.input_owner(), None).await?;
         let (blocks, limits) = (self.shop.objects.blocks().clone(), self.limits());
         let runtime = self.shop.runtime.clone();
         let unpack = move |target: &Path| {
@@ -87,7 +95,8 @@ impl Attempt {
     pub(super) async fn restore_checkpoint(&self, target: PathBuf) -> Result<(), Failure> {
         for checkpoint in &self.grant.checkpoints {
             let (manifest, place) = (&checkpoint.manifest, target.clone());
-            match self.bring(manifest, CHECKPOINT_KEY, place).await {
+            let owner = self.checkpoint_owner();
+            match self.bring(manifest, CHECKPOINT_KEY, owner, place).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     tracing::warn!(job = %self.key.job, %error, "checkpoint cannot be restored");
@@ -105,16 +114,29 @@ impl Attempt {
         &self,
         manifest: &Manifest,
         purpose: &str,
+        owner: String,
         target: PathBuf,
     ) -> Result<(), ArrivalError> {
         let root = seal::root_of(manifest)?;
         let key = seal::open_key(&self.shop.key, purpose, manifest)?;
-        self.fetch(&root, manifest).await?;
+        let stall = (purpose == CHECKPOINT_KEY).then_some(CHECKPOINT_STALL);
+        self.fetch(&root, manifest, owner, stall).await?;
         Ok(self.unpack(root, key, target).await?)
     }
 
-    async fn fetch(&self, root: &Cid, manifest: &Manifest) -> Result<(), TransferError> {
-        let mut options = FetchOptions::new(format!("job:{}", self.key.job));
+    fn input_owner(&self) -> String {
+        format!("job:{}", self.key.job)
+    }
+
+    async fn fetch(
+        &self,
+        root: &Cid,
+        manifest: &Manifest,
+        owner: String,
+        stall: Option<Duration>,
+    ) -> Result<(), TransferError> {
+        let mut options = FetchOptions::new(owner);
+        options.stall = stall.unwrap_or(options.stall);
         options.namespace = Some(self.grant.namespace.as_str().to_owned());
         options.bytes_expected = manifest.bytes;
         options.bytes_max = self.shop.policy.input_bytes_max;

@@ -230,6 +230,14 @@ impl LogWriter {
         self.grown.send_replace(false);
     }
 
+    /// Tells whoever reads the log something that the task did not write: a line of standard error
+    /// that begins with `mutual: `.
+    pub fn note(&mut self, words: &str) {
+        let line = format!("mutual: {words}\n");
+        self.line(Stream::Stderr, line.as_bytes());
+        self.grown.send_replace(false);
+    }
+
     /// Writes what is left of unfinished lines, then how the attempt ended.
     pub fn end(&mut self, outcome: &str) {
         for stream in [Stream::Stdout, Stream::Stderr] {

@@ -15,6 +15,7 @@ use mutual_model::matching::{Need, Offer};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attempt::{Attempt, Handle, Order, Workshop, task_dir};
+use super::checkpoints::Saves;
 use super::runs::Incarnations;
 use super::stores::{StoreLink, Stores, claimed, renewed};
 use crate::clock;
@@ -314,7 +315,9 @@ impl Mind {
             return;
         };
         tracing::info!(job = %key.job, fence = %key.fence, class = class.name(), "claimed");
+        let saves = Saves::of(&self.shop.key, &key, &grant);
         let attempt = Attempt {
+            saves: Arc::new(saves),
             shop: self.shop.clone(),
             link,
             key: key.clone(),

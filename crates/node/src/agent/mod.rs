@@ -24,6 +24,7 @@
 //! * What a store, peer or task says is checked where it comes in; the core trusts its events.
 
 mod attempt;
+mod checkpoints;
 mod deliver;
 mod finishes;
 mod guarded;
@@ -45,6 +46,7 @@ mod shelf;
 mod start;
 mod stores;
 
+pub(crate) use attempt::CHECKPOINT_BYTES_MAX_DEFAULT;
 pub use attempt::RunPolicy;
 pub use images::{PullError, Puller};
 pub use logs::{Library, LogMessage, LogReader, LogWriter, SEGMENT_BYTES};

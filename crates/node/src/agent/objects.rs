@@ -1,13 +1,13 @@
 //! Objects between this machine and others: fetched from whoever has them, kept by others on
 //! request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mutual_data::transfer::{FetchOptions, KeepRequest, TransferError};
+use mutual_data::transfer::{FetchOptions, KeepRequest, Series, TransferError};
 use mutual_data::{BlockStore, Cid};
 use mutual_model::identity::PublicKey;
 use mutual_model::ids::{JobId, Namespace};
@@ -123,18 +123,23 @@ impl Objects {
         fetch.finish().await.map(drop)
     }
 
-    /// Gets `copies` other peers to hold an object that is complete here, asking again and again:
-    /// the caller bounds the time. Returns early with what there is only when dropped.
+    /// Gets `copies` other peers to hold an object that is complete here, `preferred` ones before
+    /// others, asking again and again: the caller bounds the time. Returns early with what there is
+    /// only when dropped.
     pub(super) async fn replicate(
         &self,
         request: &KeepRequest,
         namespace: &Namespace,
         copies: u32,
+        preferred: &[PeerAddr],
     ) -> Vec<Replica> {
         let mut held = BTreeMap::<PublicKey, Replica>::new();
         let mut pause = ASK_PAUSE_MIN;
         loop {
             let peers = self.finder.keepers(namespace).await;
+            let mut peers: Vec<_> = preferred.iter().cloned().chain(peers).collect();
+            let mut seen = HashSet::new();
+            peers.retain(|peer| seen.insert(peer.clone()));
             let asked = peers.iter().filter(|peer| !held.contains_key(&peer.node()));
             let asked: Vec<_> = asked.cloned().collect();
             let missing = (copies as usize).saturating_sub(held.len());
@@ -151,15 +156,25 @@ impl Objects {
         }
     }
 
+    /// Asks peers to let go of what they keep in a series but `roots`, without waiting for it.
+    pub(super) fn retain(&self, peers: Vec<PeerAddr>, series: Series, roots: Vec<Cid>) {
+        let swarm = self.swarm.clone();
+        tokio::spawn(async move { swarm.retain_at(&peers, series, &roots).await });
+    }
+
     async fn ask(
         &self,
         request: &KeepRequest,
         peers: &[PeerAddr],
         missing: usize,
     ) -> Vec<StorageReceipt> {
-        let kept = self
-            .swarm
-            .keep_at(request.root, peers, missing, request.duration);
+        let kept = self.swarm.keep_in_series_at(
+            request.root,
+            peers,
+            missing,
+            request.duration,
+            request.series,
+        );
         match kept.await {
             Ok(receipts) => receipts,
             Err(SwarmError::NotKept {

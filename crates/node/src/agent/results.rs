@@ -1,13 +1,11 @@
-//! What an attempt leaves: output, log, checkpoints and the finish that tells of them.
+//! What an attempt leaves: output, log and the finish that tells of them.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
-use mutual_data::DataKey;
 use mutual_data::tree::{self, PackOptions};
 use mutual_demand::{
-    Artifact, CheckpointReport, Disposition, FinishReply, FinishRequest, Manifest, Metrics,
-    Outcome, ResultView, StoreError, StoreResult,
+    Artifact, Disposition, FinishReply, FinishRequest, Manifest, Metrics, Outcome, ResultView,
+    StoreResult,
 };
 use mutual_model::agent::Event;
 use mutual_model::identity::SealingPublic;
@@ -19,8 +17,7 @@ use super::deliver::deliver;
 use super::logs::LogWriter;
 use super::objects::Replica;
 use super::outbox::Entry;
-use super::seal::{self, CHECKPOINT_KEY, Packed, Packing, RESULT_KEY, SealedError};
-use super::stores::in_time;
+use super::seal::{self, Packed, Packing, RESULT_KEY, SealedError};
 use crate::runtime::{Layout, Usage};
 
 /// How long a peer is sought to hold a log; a result counts without it.
@@ -85,6 +82,7 @@ impl Attempt {
                 options,
                 key: seal::fresh_key()?,
                 globs: &globs,
+                left_out: None,
                 owner,
                 until,
             };
@@ -110,6 +108,7 @@ impl Attempt {
                 options,
                 key: seal::fresh_key()?,
                 globs: &[],
+                left_out: None,
                 owner,
                 until,
             };
@@ -155,12 +154,13 @@ impl Attempt {
         }
         let request = seal::keep_request(packed, &self.grant.namespace, self.shop.policy.keep);
         let namespace = &self.grant.namespace;
-        let replicas = self.shop.objects.replicate(&request, namespace, copies);
+        let objects = &self.shop.objects;
+        let replicas = objects.replicate(&request, namespace, copies, &[]);
         let found = tokio::time::timeout(within, replicas).await;
         found.unwrap_or_default()
     }
 
-    fn manifest(
+    pub(super) fn manifest(
         &self,
         packed: &Packed,
         reader: &SealingPublic,
@@ -211,6 +211,7 @@ impl Attempt {
         match answer {
             Ok(reply) => {
                 if reply.disposition == Disposition::Ended {
+                    self.forget_checkpoints();
                     self.mirror(reply.state, entry.finish.result.output.as_ref());
                 }
                 self.shop.metrics.ended(reply.state.name());
@@ -222,110 +223,6 @@ impl Attempt {
             }
         }
     }
-
-    /// Saves what the task left in its checkpoint directory so far. Tasks move files into place
-    /// when they are whole; the directory is read as it is.
-    pub(super) fn checkpoint(&self, sequence: u64) -> impl Future<Output = ()> + Send + use<> {
-        let attempt = self.share();
-        async move {
-            let job = attempt.key.job;
-            let saved = attempt.save_checkpoint(sequence).await;
-            let key = attempt.key.clone();
-            match saved {
-                Ok(()) => attempt.shop.metrics.checkpoint(),
-                Err(CheckpointError::Nothing) => {}
-                Err(CheckpointError::Store(StoreError::Fenced { .. })) => {
-                    attempt.tell(Event::Fenced { key: key.clone() }).await;
-                }
-                Err(error) => tracing::warn!(%job, %error, "checkpoint not saved"),
-            }
-            attempt.tell(Event::Checkpointed { key }).await;
-        }
-    }
-
-    async fn save_checkpoint(&self, sequence: u64) -> Result<(), CheckpointError> {
-        let dir = Layout::of(self.dir()).checkpoint();
-        if std::fs::read_dir(&dir).is_ok_and(|mut entries| entries.next().is_none()) {
-            return Err(CheckpointError::Nothing);
-        }
-        let reader = self.link.sealing().await?;
-        // A store without a server in between hands keys on as they are: seal to this node.
-        let reader = reader.unwrap_or_else(|| self.shop.key.sealing_public());
-        let packed = self.pack_checkpoint(dir).await?;
-        let copies = self.grant.spec.result_copies;
-        let within = self.shop.policy.replicate_within;
-        let replicas = self.replicate(&packed, copies, within).await;
-        let report = CheckpointReport {
-            claim: self.grant.claim,
-            sequence,
-            manifest: self.manifest(&packed, &reader, CHECKPOINT_KEY, replicas)?,
-        };
-        let store = self.link.store();
-        Ok(in_time(store.checkpoint(self.link.principal(), report)).await?)
-    }
-
-    async fn pack_checkpoint(&self, dir: std::path::PathBuf) -> Result<Packed, SealedError> {
-        let key = self.checkpoint_secret()?;
-        let blocks = self.shop.objects.blocks().clone();
-        let options = PackOptions::checkpoint(self.grant.namespace.as_str());
-        let (owner, until) = (format!("checkpoint:{}", self.key.job), self.keep_until());
-        seal::blocking(move || {
-            let packing = Packing {
-                dir: &dir,
-                options,
-                key,
-                globs: &[],
-                owner,
-                until,
-            };
-            seal::pack(&blocks, packing)
-        })
-        .await
-    }
-
-    /// The job's secret: that of its last checkpoint, so that equal chunks stay equal from attempt
-    /// to attempt, or one made for this attempt.
-    fn checkpoint_secret(&self) -> Result<DataKey, SealedError> {
-        match self.grant.checkpoints.first() {
-            Some(last) => seal::open_key(&self.shop.key, CHECKPOINT_KEY, &last.manifest),
-            None => Ok(DataKey::from_bytes(self.attempt_secret())),
-        }
-    }
-
-    /// Derived from this node's key and the claim, so that every checkpoint of an attempt has it.
-    fn attempt_secret(&self) -> [u8; 32] {
-        let seed = self.shop.key.seed();
-        let mut hasher = blake3::Hasher::new_keyed(&seed);
-        hasher.update(b"mutual checkpoint secret v1");
-        hasher.update(self.key.job.0.as_bytes());
-        hasher.update(self.grant.claim.nonce.as_bytes());
-        hasher.update(&self.key.fence.epoch.to_be_bytes());
-        hasher.update(&self.key.fence.sequence.to_be_bytes());
-        *hasher.finalize().as_bytes()
-    }
-
-    fn share(&self) -> Self {
-        Self {
-            shop: self.shop.clone(),
-            link: self.link.clone(),
-            key: self.key.clone(),
-            grant: self.grant.clone(),
-            class: self.class,
-            events: self.events.clone(),
-            said: self.said.clone(),
-        }
-    }
-}
-
-/// Why a checkpoint was not saved.
-#[derive(Debug, thiserror::Error)]
-enum CheckpointError {
-    #[error("the task has left nothing to save")]
-    Nothing,
-    #[error(transparent)]
-    Sealed(#[from] SealedError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 fn not_stored(reason: &str) -> Failure {

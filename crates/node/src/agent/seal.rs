@@ -65,6 +65,8 @@ pub(super) struct Packing<'a> {
     pub(super) key: DataKey,
     /// Globs; everything if empty.
     pub(super) globs: &'a [String],
+    /// The end of names that are left out in any case.
+    pub(super) left_out: Option<&'static str>,
     pub(super) owner: String,
     /// When the pin ends, in milliseconds since 1970.
     pub(super) until: u64,
@@ -74,7 +76,12 @@ pub(super) struct Packing<'a> {
 pub(super) fn pack(blocks: &BlockStore, packing: Packing<'_>) -> Result<Packed, SealedError> {
     let globs = tree::Globs::new(packing.globs)?;
     let take_all = packing.globs.is_empty();
+    let left_out = |path: &Path| {
+        let end = packing.left_out.map(str::as_bytes);
+        end.is_some_and(|end| path.as_os_str().as_encoded_bytes().ends_with(end))
+    };
     let select = |path: &Path, is_dir: bool| match take_all {
+        _ if left_out(path) => Choice::Skip,
         true => Choice::Take,
         false => globs.choose(path, is_dir),
     };
@@ -158,6 +165,7 @@ pub(super) fn keep_request(
         namespace: Some(namespace.as_str().to_owned()),
         bytes: packed.root.bytes,
         duration,
+        series: None,
     }
 }
 

@@ -227,6 +227,7 @@ fn settings(config: &NodeConfig) -> AgentConfig {
     settings.ahead = role.ahead;
     settings.poll_max = settings.poll_max.max(role.poll.0);
     settings.policy.keep = config.storage.keep.0;
+    settings.policy.checkpoint_bytes_max = role.checkpoint_max.0;
     settings
 }
 

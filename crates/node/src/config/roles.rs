@@ -11,6 +11,8 @@ use mutual_model::job::FieldError;
 use mutual_model::lease::LeaseTerms;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::CHECKPOINT_BYTES_MAX_DEFAULT;
+
 use super::{Period, Size, check_url, require};
 
 /// The role `control`: REST for people and programs.
@@ -175,6 +177,8 @@ pub struct AgentConfig {
     /// Tasks at once, 1 to 1,024. Default: as many as whole cores are offered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks: Option<u32>,
+    /// Largest checkpoint saved of one task, in bytes of its files. Default 16 GiB.
+    pub checkpoint_max: Size,
     /// Namespaces whose tasks may run in the class `process`, which keeps them apart from this
     /// machine only weakly: name none but your own. Default: none, the class is not offered.
     pub process_for: Vec<Namespace>,
@@ -208,6 +212,7 @@ impl Default for AgentConfig {
             gpus: 0,
             scratch: None,
             tasks: None,
+            checkpoint_max: Size(CHECKPOINT_BYTES_MAX_DEFAULT),
             process_for: Vec::new(),
             runtime: "embedded".to_owned(),
             labels: BTreeMap::new(),
@@ -271,6 +276,12 @@ impl AgentConfig {
             "agent.tasks",
             "out of range",
             "give 1 to 1024, or leave it out",
+        )?;
+        require(
+            (1..=1 << 50).contains(&self.checkpoint_max.0),
+            "agent.checkpoint_max",
+            "out of range",
+            "give 1B to 1PiB, or leave it out",
         )?;
         require(
             self.gpus <= 1024,

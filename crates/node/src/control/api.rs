@@ -107,6 +107,7 @@ fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(submit, list))
         .routes(routes!(show, cancel))
         .routes(routes!(manifest))
+        .routes(routes!(checkpoint))
         .routes(routes!(logs))
         .routes(routes!(explain))
         .routes(routes!(task_events))
@@ -405,6 +406,29 @@ async fn manifest(State(shared): Served, TaskId(id): TaskId, request: Request) -
     let (caller, body) = admit_body(&shared, request).await?;
     let view = shared.stores.attach(&caller, id, read_json(&body)?).await?;
     Ok(Json(view))
+}
+
+/// Asks for a checkpoint of a task that an agent holds. The task as it is now comes back; its
+/// `checkpoints` show the new one once another peer holds it.
+#[utoipa::path(
+    post, path = "/api/tasks/{id}/checkpoint", tag = "tasks", security(("token" = [])),
+    params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 202, description = "Asked", body = Task),
+        (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody),
+        (status = 409, description = "No agent holds it", body = ErrorBody)
+    )
+)]
+async fn checkpoint(
+    State(shared): Served,
+    TaskId(id): TaskId,
+    request: Request,
+) -> Result<(StatusCode, Json<JobView>), Problem> {
+    let caller = admit(&shared, &request.into_parts().0)?;
+    let view = shared.stores.request_checkpoint(&caller, id).await?;
+    Ok((StatusCode::ACCEPTED, Json(view)))
 }
 
 /// Says which agents have a task's log, with a short-lived token for each.

@@ -104,6 +104,17 @@ impl Stores {
         store.cancel(&caller.who, id, reason).await
     }
 
+    /// Asks for a checkpoint; the job as it was before.
+    pub(super) async fn request_checkpoint(
+        &self,
+        caller: &Caller,
+        id: JobId,
+    ) -> StoreResult<JobView> {
+        let (store, view) = self.find(caller, id).await?;
+        store.request_checkpoint(&caller.who, id).await?;
+        Ok(view)
+    }
+
     pub(super) async fn infos(&self, caller: &Caller) -> Vec<(String, StoreResult<StoreInfo>)> {
         let stores = self.for_caller(caller);
         let infos = join_all(stores.iter().map(|store| store.info())).await;

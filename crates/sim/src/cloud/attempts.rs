@@ -283,7 +283,8 @@ impl World {
         let grant = attempt.grant.clone();
         // An attempt that is over takes its checkpoints under way with it.
         if attempt.stage == Stage::Over {
-            return self.tell(index, Event::Checkpointed { key: key.clone() });
+            let (key, saved) = (key.clone(), false);
+            return self.tell(index, Event::Checkpointed { key, saved });
         }
         let mut manifest = self.object("c", &grant.spec.name);
         manifest.bytes = u64::try_from(done.as_micros()).unwrap_or(u64::MAX);

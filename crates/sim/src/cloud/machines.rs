@@ -405,7 +405,8 @@ impl World {
                 if matches!(answer, Err(StoreError::Fenced { .. })) {
                     self.tell(index, Event::Fenced { key: key.clone() });
                 }
-                self.tell(index, Event::Checkpointed { key });
+                let saved = answer.is_ok();
+                self.tell(index, Event::Checkpointed { key, saved });
             }
             Purpose::Vote(agent, incarnation) => {
                 self.vote_answered(index, (agent, incarnation), answer);

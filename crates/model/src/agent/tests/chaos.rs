@@ -107,7 +107,10 @@ impl Chaos {
                     end: End::Stopped,
                 });
             }
-            Action::Checkpoint { key, .. } => self.owed.push(Event::Checkpointed { key }),
+            Action::Checkpoint { key, .. } => {
+                let saved = true;
+                self.owed.push(Event::Checkpointed { key, saved });
+            }
             Action::Conclude { key, .. } => {
                 track(self, &key, &|t| {
                     t.concluded += 1;
@@ -321,7 +324,7 @@ fn concerns(event: &Event, about: &RunKey) -> bool {
         Event::Prepared { key }
         | Event::Started { key }
         | Event::Ended { key, .. }
-        | Event::Checkpointed { key }
+        | Event::Checkpointed { key, .. }
         | Event::Recorded { key }
         | Event::Concluded { key }
         | Event::Released { key } => key == about,

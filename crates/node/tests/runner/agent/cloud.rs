@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -97,6 +97,7 @@ pub(super) struct Cloud {
     server: Option<Server>,
     address: SocketAddr,
     keeper: Swarm,
+    pub(super) keepers: Keepers,
     client: Swarm,
     client_blocks: BlockStore,
     user: NodeKey,
@@ -160,12 +161,14 @@ impl Cloud {
             store_key: NodeKey::from_seed(&[4; 32]),
             server: None,
             address: listener.local_addr().unwrap(),
+            keepers: Keepers::default(),
             keeper,
             client,
             client_blocks,
             user: NodeKey::from_seed(&[5; 32]),
             dir,
         };
+        cloud.keepers.add(cloud.keeper.listen_addrs());
         cloud.serve(listener);
         cloud
     }
@@ -352,6 +355,16 @@ impl Cloud {
         self.agent_with(seed, |_| (), |store| store).await
     }
 
+    /// Where the keeper of copies has its blocks.
+    pub(super) fn keeper_dir(&self) -> PathBuf {
+        self.dir.path().join("blocks-keeper")
+    }
+
+    /// The keeper of copies answers no more.
+    pub(super) async fn kill_keeper(&self) {
+        self.keeper.shutdown().await;
+    }
+
     pub(super) fn agent_dir(&self, seed: u8) -> PathBuf {
         self.dir.path().join(format!("agent-{seed}"))
     }
@@ -363,6 +376,16 @@ impl Cloud {
         change: impl FnOnce(&mut AgentConfig),
         wrap: impl FnOnce(Arc<dyn DemandStore>) -> Arc<dyn DemandStore>,
     ) -> AgentNode {
+        self.agent_and_swarm(seed, change, wrap).await.0
+    }
+
+    /// The same, with its part in the data plane, which outlives it.
+    pub(super) async fn agent_and_swarm(
+        &self,
+        seed: u8,
+        change: impl FnOnce(&mut AgentConfig),
+        wrap: impl FnOnce(Arc<dyn DemandStore>) -> Arc<dyn DemandStore>,
+    ) -> (AgentNode, Swarm) {
         let dir = self.agent_dir(seed);
         let name = format!("agent-{seed}");
         let signer = self.signer(seed, &name, &[Role::Agent]);
@@ -373,7 +396,7 @@ impl Cloud {
         let runtime = Runtime::open(settings).await.unwrap();
         let credentials = Arc::new(signer.clone());
         let http = HttpStore::new(&[self.url()], credentials, HttpStoreConfig::default()).unwrap();
-        let finder = Keepers(self.keeper.listen_addrs());
+        let finder = self.keepers.clone();
         let mut config = AgentConfig::new(dir.join("state"), twice(small()), 2);
         config.poll_min = Duration::from_millis(20);
         config.poll_max = Duration::from_millis(100);
@@ -382,7 +405,7 @@ impl Cloud {
             signer,
             trusted: self.trusted(),
             runtime: runtime.clone(),
-            objects: Objects::new(swarm, blocks, Arc::new(finder)),
+            objects: Objects::new(swarm.clone(), blocks, Arc::new(finder)),
             presence: Arc::new(Nobody),
             puller: Some(Arc::new(RegistryPuller)),
             stores: vec![KnownStore {
@@ -392,7 +415,7 @@ impl Cloud {
             }],
             dialer: StoreDialer::new(|_| None),
         };
-        AgentNode::start(config, deps).await.unwrap()
+        (AgentNode::start(config, deps).await.unwrap(), swarm)
     }
 
     /// Makes a file in the output directory of a run, as a signal to its task.
@@ -462,13 +485,20 @@ pub(super) async fn swarm(
     (swarm.await.unwrap(), blocks)
 }
 
-#[derive(Debug)]
-struct Keepers(Vec<PeerAddr>);
+/// Who keeps copies, as a DHT would tell.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Keepers(Arc<Mutex<Vec<PeerAddr>>>);
+
+impl Keepers {
+    pub(super) fn add(&self, addresses: Vec<PeerAddr>) {
+        self.0.lock().unwrap().extend(addresses);
+    }
+}
 
 #[async_trait]
 impl PeerFinder for Keepers {
     async fn keepers(&self, _: &Namespace) -> Vec<PeerAddr> {
-        self.0.clone()
+        self.0.lock().unwrap().clone()
     }
 
     async fn providers(&self, _: JobId) -> Vec<PeerAddr> {

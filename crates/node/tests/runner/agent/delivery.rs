@@ -1,7 +1,7 @@
 //! Finishes reach their store whatever fails in between, and claims survive a lost reply.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -98,8 +98,8 @@ async fn a_lost_claim_reply_costs_no_attempt() {
     let job = cloud.submit(script("true")).await;
     let wrap = |inner| -> Arc<dyn DemandStore> {
         Arc::new(Lossy {
-            inner,
             claims_lost: AtomicU32::new(2),
+            ..Lossy::of(inner)
         })
     };
     let _agent = cloud.agent_with(20, |_| (), wrap).await;
@@ -108,11 +108,34 @@ async fn a_lost_claim_reply_costs_no_attempt() {
     assert_eq!(view.attempts.len(), 1);
 }
 
-/// A store whose first answers to claims are lost on the way.
+/// A store whose first answers to claims, or reports of checkpoints, are lost on the way.
 #[derive(Debug)]
-struct Lossy {
+pub(super) struct Lossy {
     inner: Arc<dyn DemandStore>,
     claims_lost: AtomicU32,
+    swallows: AtomicBool,
+    swallowed: AtomicU32,
+}
+
+impl Lossy {
+    pub(super) fn of(inner: Arc<dyn DemandStore>) -> Self {
+        Self {
+            inner,
+            claims_lost: AtomicU32::new(0),
+            swallows: AtomicBool::new(false),
+            swallowed: AtomicU32::new(0),
+        }
+    }
+
+    /// From now on no report of a checkpoint gets through or is answered.
+    pub(super) fn swallow_checkpoints(&self) {
+        self.swallows.store(true, Ordering::SeqCst);
+    }
+
+    /// How many reports did not get through.
+    pub(super) fn swallowed(&self) -> u32 {
+        self.swallowed.load(Ordering::SeqCst)
+    }
 }
 
 macro_rules! pass_on {
@@ -140,6 +163,14 @@ macro_rules! pass_on {
                 }
             }
 
+            async fn checkpoint(&self, who: &Principal, report: CheckpointReport) -> StoreResult<()> {
+                if self.swallows.load(Ordering::SeqCst) {
+                    self.swallowed.fetch_add(1, Ordering::SeqCst);
+                    std::future::pending::<()>().await;
+                }
+                self.inner.checkpoint(who, report).await
+            }
+
             $(async fn $name(&self, who: &Principal, $($arg: $kind),*) -> StoreResult<$reply> {
                 self.inner.$name(who, $($arg),*).await
             })*
@@ -154,7 +185,6 @@ pass_on! {
     jobs(filter: &JobFilter) -> JobPage;
     cancel(job: JobId, reason: &str) -> JobView;
     renew(request: RenewRequest) -> RenewReply;
-    checkpoint(report: CheckpointReport) -> ();
     release(request: ReleaseRequest) -> ();
     finish(request: FinishRequest) -> FinishReply;
     revoke(revocation: Revocation) -> RevocationReply;

@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod checkpoints;
 mod cloud;
 mod cut_off;
 mod delivery;

@@ -1,9 +1,10 @@
 //! Submitting, looking, cancelling: through one control, three, and one restarted.
 
-use mutual_demand::{ClaimScope, JobView};
+use mutual_demand::{ClaimScope, DemandStore as _, JobView, RenewRequest};
 use mutual_model::identity::Role;
 use mutual_model::job::JobState;
-use mutual_node::auth::{LogToken, unix_now};
+use mutual_model::lease::{HeldJob, Phase};
+use mutual_node::auth::{LogToken, principal_of, unix_now};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -200,4 +201,39 @@ async fn the_cloud_is_shown() {
             .contains("mutual_http_request_seconds_bucket"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_asked_of_whoever_holds_the_task() {
+    let cloud = Cloud::new().await;
+    let control = cloud.control(10).await;
+    let id = cloud.submit(&control, "one").await;
+    let path = format!("/api/tasks/{id}/checkpoint");
+    let (status, answer) = cloud.ask(&control, Method::POST, &path, None).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{answer}");
+    let agent = cloud.organisation.node(20, &["lab"], &[Role::Agent]);
+    let incarnation = incarnation();
+    let store = cloud.store_as(&agent);
+    let claimed = claim(&store, &agent, incarnation, ClaimScope::Any, "http://a:1").await;
+    let held = claimed.grants.iter().map(|grant| HeldJob {
+        claim: grant.claim,
+        phase: Phase::Running,
+    });
+    let renewal = RenewRequest {
+        incarnation,
+        held: held.collect(),
+        complete: true,
+    };
+    let who = principal_of(agent.certificate());
+    let renewed = store.renew(&who, renewal.clone()).await.unwrap();
+    assert!(renewed.checkpoint_wanted.is_empty());
+    for _ in 0..2 {
+        let (status, answer) = cloud.ask(&control, Method::POST, &path, None).await;
+        assert_eq!(
+            (status, &answer["state"]),
+            (StatusCode::ACCEPTED, &json!("running"))
+        );
+    }
+    let renewed = store.renew(&who, renewal).await.unwrap();
+    assert_eq!(renewed.checkpoint_wanted, [claimed.grants[0].claim.job]);
 }
