@@ -15,6 +15,7 @@
 //!   [`Action::Claim`] or [`Action::Renew`] was returned. An eighth of the lease before that
 //!   deadline the agent is *cut off* from the store: nothing starts, and what runs is paused,
 //!   stopped or left alone as its task asks. It goes on only after a renewal that lists it as held.
+//! * [`Agent::leashes`] says the same deadline ahead of time, for whoever stands by when the driver itself stands still.
 //! * Every [`Action::Prepare`] is followed by exactly one [`Action::Discard`]; a program is started
 //!   at most once per claim.
 //!

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cloud;
 mod experiment;
+mod fencing;
 mod guardians;
 mod lab;
 mod outages;

@@ -2,8 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use mutual_node::auth::NodeSigner;
+use mutual_node::config::keys::{load_certificate, load_key};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::program::{Place, Ran};
 
@@ -14,6 +19,7 @@ const NOWHERE: &str = "http://127.0.0.1:1";
 #[derive(Debug)]
 pub(super) struct Node {
     child: Child,
+    file: String,
     pub(super) ready: serde_json::Value,
 }
 
@@ -22,6 +28,18 @@ impl Node {
     pub(super) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// SIGKILL, and then the same again, over the same files and at the same addresses.
+    pub(super) fn restart(&mut self, place: &Place) {
+        self.kill();
+        let text = std::fs::read_to_string(place.path(&self.file)).unwrap();
+        place.write(&self.file, &at_the_same_addresses(&text, &self.ready));
+        *self = launch(place, &self.file);
     }
 
     pub(super) fn text(&self, field: &str) -> &str {
@@ -60,6 +78,9 @@ pub(super) struct Lab {
     key: String,
     pub(super) demand: Node,
     pub(super) control: Node,
+    /// Processes of their own, if the lab is apart.
+    pub(super) bootstrap: Option<Node>,
+    pub(super) seeder: Option<Node>,
     pub(super) agents: Vec<Node>,
 }
 
@@ -86,11 +107,76 @@ impl Lab {
             key,
             demand,
             control,
+            bootstrap: None,
+            seeder: None,
             agents,
             place,
         };
         lab.user("ann");
         lab
+    }
+
+    /// One process for each role.
+    pub(super) fn apart(demand_settings: &str, agent_settings: &str) -> Self {
+        let place = Place::new();
+        let made = ["--json", "org", "create", "lab", "--dir", "org"];
+        let made = place.run(&made).json();
+        let key = made["key"].as_str().unwrap().to_owned();
+        let bootstrap = start_node(&place, &key, "bootstrap", &["bootstrap"], &[], &[], "");
+        let first = [bootstrap.peer()];
+        let start = |role: &str, stores: &[String], settings: &str| {
+            start_node(&place, &key, role, &[role], stores, &first, settings)
+        };
+        let seeder = start("seeder", &[], "");
+        let demand = start("demand", &[], demand_settings);
+        let stores = [demand.text("demand_url").to_owned()];
+        let control = start("control", &stores, "");
+        let agents = vec![start("agent", &stores, agent_settings)];
+        let lab = Self {
+            key,
+            demand,
+            control,
+            bootstrap: Some(bootstrap),
+            seeder: Some(seeder),
+            agents,
+            place,
+        };
+        lab.user("ann");
+        lab
+    }
+
+    fn bootstrap_peers(&self) -> Vec<String> {
+        match &self.bootstrap {
+            Some(bootstrap) => vec![bootstrap.peer()],
+            None => vec![self.demand.peer(), self.control.peer()],
+        }
+    }
+
+    /// Credentials of another machine of the organisation, for a program that plays an agent.
+    pub(super) fn signer(&self, name: &str) -> NodeSigner {
+        certify(&self.place, &self.key, name, &["agent"]);
+        let path = |file: &str| self.place.path(&format!("{name}/{file}"));
+        let key = load_key(&path("node.key")).unwrap();
+        let certificate = load_certificate(&path("node.cert")).unwrap();
+        NodeSigner::new(key, certificate).unwrap()
+    }
+
+    /// Directories of a job's runs on all agents.
+    pub(super) fn runs(&self, job: &str) -> Vec<PathBuf> {
+        let agents = std::fs::read_dir(self.place.path("")).unwrap().flatten();
+        let tasks =
+            agents.filter_map(|agent| std::fs::read_dir(agent.path().join("agent/tasks")).ok());
+        let runs = tasks.flatten().flatten().map(|run| run.path());
+        runs.filter(|run| run.file_name().unwrap().to_string_lossy().starts_with(job))
+            .collect()
+    }
+
+    /// Makes a file in the output directories of a job's runs, as a signal to the task.
+    pub(super) fn signal(&self, job: &str, name: &str) {
+        for run in self.runs(job) {
+            // A run that ended meanwhile has no directory.
+            let _ = std::fs::write(run.join("output").join(name), "");
+        }
     }
 
     /// Makes a user with a context file of its own.
@@ -121,10 +207,9 @@ impl Lab {
     fn context(&self, user: &str, file: &str, control: &str, demand: &str) {
         let text = format!(
             "namespace = \"lab\"\ncontrol = [\"{control}\"]\ndemand = [\"{demand}\"]\n\
-             bootstrap = [\"{}\", \"{}\"]\ntoken_file = \"token\"\nkey_file = \"user.key\"\n\
+             bootstrap = [{}]\ntoken_file = \"token\"\nkey_file = \"user.key\"\n\
              certificate_file = \"user.cert\"\ntrusted_organisations = [\"{}\"]\n",
-            self.demand.peer(),
-            self.control.peer(),
+            quoted(&self.bootstrap_peers()),
             self.key
         );
         self.place.write(&format!("{user}/{file}"), &text);
@@ -222,8 +307,42 @@ fn start_node(
     );
     let file = format!("{name}/node.toml");
     place.write(&file, &text);
+    launch(place, &file)
+}
+
+/// The file of a node with the ports that it found at its first start.
+fn at_the_same_addresses(text: &str, ready: &serde_json::Value) -> String {
+    let address = |field: &str| {
+        let text = ready[field].as_str().unwrap_or_default();
+        text.trim_start_matches("http://").to_owned()
+    };
+    let p2p = ready["p2p"][0].as_str().unwrap();
+    let port = p2p.split('/').nth(4).unwrap();
+    let mut section = "";
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']');
+        }
+        let pinned = match line.split(" = ").next() {
+            Some("discovery") => address("discovery"),
+            Some("p2p") => format!("127.0.0.1:{port}"),
+            Some("listen") => address(&format!("{section}_url")),
+            Some("liveness") => ready["liveness"][0].as_str().unwrap_or_default().to_owned(),
+            _ => String::new(),
+        };
+        let (name, _) = line.split_once(" = ").unwrap_or((line, ""));
+        lines.push(match pinned.is_empty() {
+            true => line.to_owned(),
+            false => format!("{name} = \"{pinned}\""),
+        });
+    }
+    lines.join("\n")
+}
+
+fn launch(place: &Place, file: &str) -> Node {
     let mut child = place
-        .command(&["--json", "node", "--until-stdin-closes", "--config", &file])
+        .command(&["--json", "node", "--until-stdin-closes", "--config", file])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -233,6 +352,7 @@ fn start_node(
     output.read_line(&mut line).unwrap();
     Node {
         ready: serde_json::from_str(&line).unwrap(),
+        file: file.to_owned(),
         child,
     }
 }

@@ -230,6 +230,21 @@ impl Agent {
         }
     }
 
+    /// Until when each program that is about to run or runs may go on if nothing more is heard of this core, and what
+    /// its task wants then. A driver hands it to whatever outlives the driver's own silence: a process that is stopped
+    /// can neither pause nor end anything.
+    pub fn leashes(&self) -> impl Iterator<Item = (&RunKey, Timestamp, OnDisconnect)> {
+        self.runs.iter().filter_map(|(key, run)| {
+            let runs = matches!(
+                run.stage,
+                Stage::Starting | Stage::Running(_) | Stage::Paused
+            );
+            let until = self.stores.get(&key.store)?.cut_off_at()?;
+            let leashed = runs && run.on_disconnect != OnDisconnect::Finish;
+            leashed.then_some((key, until, run.on_disconnect))
+        })
+    }
+
     /// After a renewal: what it lists as held may start, resume and save checkpoints.
     fn go_on(
         &mut self,

@@ -653,6 +653,35 @@ fn a_checkpoint_that_could_not_be_saved_is_tried_again_after_a_rest() {
 }
 
 #[test]
+fn a_program_that_minds_being_cut_off_has_a_leash_as_long_as_its_lease_less_the_margin() {
+    for (asked, exclusive, expected) in [
+        (OnDisconnect::Pause, false, Some(OnDisconnect::Pause)),
+        (OnDisconnect::Stop, false, Some(OnDisconnect::Stop)),
+        (OnDisconnect::Finish, false, None),
+        (OnDisconnect::Finish, true, Some(OnDisconnect::Pause)),
+    ] {
+        let mut world = World::running(|spec| {
+            spec.on_disconnect = asked;
+            spec.exclusive = exclusive;
+        });
+        let leash = |world: &World| {
+            let leashes = world.agent.leashes();
+            let mut leashes = leashes.map(|(_, until, then)| (until, then));
+            leashes.next()
+        };
+        let first = leash(&world);
+        assert_eq!(first.map(|(_, then)| then), expected);
+        world.does(Event::Poked { store: store() }, &["renew 1 Running"]);
+        let sent = world.now;
+        world.renewed(&[1], vec![], &[]);
+        let until = sent.after(LEASE * 7 / 8);
+        assert_eq!(leash(&world), expected.map(|then| (until, then)));
+        world.ended(1, End::Success, &["conclude 1", "poll 2 slots"]);
+        assert_eq!(leash(&world), None);
+    }
+}
+
+#[test]
 fn a_fenced_checkpoint_ends_the_run() {
     let mut world = World::running(|_| ());
     world.does(Event::Fenced { key: key(1) }, &["stop 1"]);

@@ -29,8 +29,8 @@ use super::shelf::{Shelf, Unpacked};
 use super::stores::StoreLink;
 use crate::discovery::status_mirror;
 use crate::runtime::{
-    self, Class, Exit, ImageRoot, Layout, Limits, Outcome, Output, RunSpec, Running, Runtime,
-    StartError, Usage,
+    self, Class, Exit, ImageRoot, Layout, Leash, Limits, Outcome, Output, RunSpec, Running,
+    Runtime, StartError, Usage,
 };
 
 /// How long a task's last words may be waited for after all its processes are gone.
@@ -90,6 +90,8 @@ pub(super) struct Workshop {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Order {
     Start,
+    /// Until when the task may go on if nothing more is heard.
+    Leash(Leash),
     Pause,
     Resume,
     Stop,
@@ -206,10 +208,10 @@ impl Attempt {
         tracing::debug!(job = %self.key.job, ?prepared_in, "prepared");
         let key = self.key.clone();
         self.tell(Event::Prepared { key }).await;
-        if !told_to_start(orders).await {
+        let Some(leash) = told_to_start(orders).await else {
             return Lived::early(End::Stopped, prepared_in);
-        }
-        let running = match self.start(&prepared).await {
+        };
+        let running = match self.start(&prepared, leash).await {
             Ok(running) => running,
             Err(error) => return Lived::early(start_failure(error), prepared_in),
         };
@@ -258,8 +260,14 @@ impl Attempt {
         Layout::prepare(dir).map_err(wrong)
     }
 
-    async fn start(&self, prepared: &Prepared) -> Result<Running, StartError> {
-        self.shop.runtime.start(self.run_spec(prepared)).await
+    async fn start(
+        &self,
+        prepared: &Prepared,
+        leash: Option<Leash>,
+    ) -> Result<Running, StartError> {
+        let mut run = self.run_spec(prepared);
+        run.leash = leash;
+        self.shop.runtime.start(run).await
     }
 
     fn run_spec(&self, prepared: &Prepared) -> RunSpec {
@@ -348,6 +356,7 @@ impl Attempt {
                 running.pause().await
             }
             Some(Order::Resume) => running.resume().await,
+            Some(Order::Leash(leash)) => running.leash(leash).await,
             Some(Order::Stop) => running.kill().await,
             Some(Order::Checkpoint(sequence)) => {
                 saving.spawn(self.checkpoint(sequence));
@@ -419,15 +428,18 @@ async fn told_to_stop(orders: &mut mpsc::Receiver<Order>) {
     }
 }
 
-async fn told_to_start(orders: &mut mpsc::Receiver<Order>) -> bool {
+/// Under which leash to start; outer `None` is not at all.
+async fn told_to_start(orders: &mut mpsc::Receiver<Order>) -> Option<Option<Leash>> {
+    let mut leash = None;
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Start => return true,
-            Order::Stop => return false,
+            Order::Start => return Some(leash),
+            Order::Stop => return None,
+            Order::Leash(told) => leash = Some(told),
             _ => {}
         }
     }
-    false
+    None
 }
 
 async fn next_piece(output: &mut Option<Output>) -> Option<runtime::Piece> {

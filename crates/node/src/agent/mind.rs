@@ -10,6 +10,7 @@ use mutual_model::agent::{
 };
 use mutual_model::guardian::StateHash;
 use mutual_model::ids::{Incarnation, JobId, Nonce};
+use mutual_model::job::OnDisconnect;
 use mutual_model::lease::HeldJob;
 use mutual_model::matching::{Need, Offer};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,6 +20,7 @@ use super::checkpoints::Saves;
 use super::runs::Incarnations;
 use super::stores::{StoreLink, Stores, claimed, renewed};
 use crate::clock;
+use crate::runtime::{Leash, Slack};
 
 /// While claims are held the loop looks at the clock this often: tokio's timers stand still while
 /// the machine sleeps, leases do not.
@@ -89,6 +91,8 @@ pub(super) struct Mind {
     pub(super) state: watch::Sender<StateHash>,
     pub(super) grants: BTreeMap<RunKey, ClaimGrant>,
     pub(super) attempts: BTreeMap<RunKey, Handle>,
+    /// The leash that each attempt was last told.
+    pub(super) leashes: BTreeMap<RunKey, Leash>,
     pub(super) answers: BTreeMap<OfferId, oneshot::Sender<OfferAnswer>>,
     pub(super) offers_seen: u64,
 }
@@ -105,7 +109,10 @@ impl Mind {
                 () = sleep(self.pause()) => Input::Event(Event::Tick),
             };
             let event = self.event_of(input);
-            for action in self.core.handle(clock::now(), event) {
+            let actions = self.core.handle(clock::now(), event);
+            // Before anything starts under it.
+            self.leash();
+            for action in actions {
                 self.perform(action);
             }
             self.grants.clear();
@@ -231,6 +238,25 @@ impl Mind {
         }
     }
 
+    /// Tells attempts until when their tasks may go on by themselves, where that has changed.
+    fn leash(&mut self) {
+        for (key, until, then) in self.core.leashes() {
+            let then = match then {
+                OnDisconnect::Stop => Slack::Kill,
+                OnDisconnect::Pause | OnDisconnect::Finish => Slack::Pause,
+            };
+            let leash = Leash {
+                until_us: until.0,
+                then,
+            };
+            if let Some(attempt) = self.attempts.get(key)
+                && self.leashes.insert(key.clone(), leash) != Some(leash)
+            {
+                attempt.order(Order::Leash(leash));
+            }
+        }
+    }
+
     fn order(&self, key: &RunKey, order: Order) {
         if let Some(attempt) = self.attempts.get(key) {
             attempt.order(order);
@@ -332,6 +358,7 @@ impl Mind {
 
     fn discard(&mut self, key: &RunKey) {
         self.attempts.remove(key);
+        self.leashes.remove(key);
         let dir = task_dir(&self.shop.tasks, key);
         tokio::task::spawn_blocking(move || {
             if let Err(error) = mutual_data::tree::remove(&dir) {

@@ -379,6 +379,7 @@ impl Base {
             state,
             grants: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            leashes: BTreeMap::new(),
             answers: BTreeMap::new(),
             offers_seen: 0,
         };

@@ -44,7 +44,9 @@ pub use self::output::{Output, Piece, Stream};
 use self::record::Record;
 use self::running::Remains;
 pub use self::running::{Exit, Gone, Outcome, Running, Usage};
-pub use self::spec::{Backend, CONTAINER_DIR, Class, Layout, Limits, Rootfs, RunSpec, SpecError};
+pub use self::spec::{
+    Backend, CONTAINER_DIR, Class, Layout, Leash, Limits, Rootfs, RunSpec, Slack, SpecError,
+};
 use self::wire::{Failure, FailureKind, Kind, Order, Watch};
 
 /// User and group that tasks of a root agent run under: a number that distributions and systemd leave unused
@@ -385,6 +387,7 @@ impl Inner {
             dir: spec.dir.clone(),
             input: spec.input.clone(),
             limits: spec.limits,
+            leash: spec.leash,
             network: spec.network,
             join: group.map(Group::join_files).unwrap_or_default(),
             thaw: group.map(Group::thaw_files).unwrap_or_default(),

@@ -13,6 +13,7 @@ use super::StartError;
 use super::cgroup::Group;
 use super::output::Output;
 use super::record::Record;
+use super::spec::Leash;
 use super::wire::{self, Cause, Ended, Failure, FromShim, Reaped, Status, ToShim};
 
 /// Orders that wait for the shim at most; it takes them within microseconds.
@@ -169,6 +170,14 @@ impl Running {
     /// [`Gone`] if they are gone already.
     pub async fn kill(&self) -> Result<(), Gone> {
         self.order(ToShim::Kill).await
+    }
+
+    /// Says until when the task may go on if nothing more is heard of the agent. What the last one held goes on.
+    ///
+    /// # Errors
+    /// [`Gone`] if there is none any more.
+    pub async fn leash(&self, leash: Leash) -> Result<(), Gone> {
+        self.order(ToShim::Leash(leash)).await
     }
 
     /// Stops all processes and the time limit's clock.

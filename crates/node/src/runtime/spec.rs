@@ -143,6 +143,27 @@ pub struct RunSpec {
     pub limits: Limits,
     /// Whether the task may use the machine's network.
     pub network: bool,
+    /// Until when it may go on if nothing more is heard of the agent; as long as it likes if absent.
+    pub leash: Option<Leash>,
+}
+
+/// Until when a task may go on if nothing more is heard of its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leash {
+    /// Microseconds of CLOCK_BOOTTIME, which goes on while the machine sleeps.
+    pub until_us: u64,
+    /// What happens then.
+    pub then: Slack,
+}
+
+/// What happens to a task whose leash is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slack {
+    /// It is frozen until there is more time.
+    Pause,
+    /// It is killed.
+    Kill,
 }
 
 /// Why a [`RunSpec`] was refused; nothing was started.
@@ -180,6 +201,7 @@ impl RunSpec {
             dir,
             input: None,
             limits: Limits::default(),
+            leash: None,
             network: false,
         }
     }

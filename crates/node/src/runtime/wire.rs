@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Limits, Rootfs};
+use super::spec::{Leash, Limits, Rootfs};
 
 /// Longest frame: all arguments and variables (1 MiB) with JSON's worst escaping.
 pub(super) const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -29,6 +29,7 @@ pub(super) struct Order {
     /// What a container sees as its input instead of the task directory's own.
     pub(super) input: Option<PathBuf>,
     pub(super) limits: Limits,
+    pub(super) leash: Option<Leash>,
     pub(super) network: bool,
     /// Files to which a process writes `0` to enter its cgroups.
     pub(super) join: Vec<PathBuf>,
@@ -69,6 +70,8 @@ pub(super) enum ToShim {
     Start(Box<Order>),
     Signal(i32),
     Kill,
+    /// There is more time, or less.
+    Leash(Leash),
     /// Stops the clock; `signal` also stops the processes, for want of a freezer.
     Pause {
         paused: bool,

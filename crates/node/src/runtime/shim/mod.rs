@@ -10,6 +10,7 @@
 mod confine;
 mod container;
 mod init;
+mod leash;
 mod limits;
 mod process;
 mod runc;
@@ -79,14 +80,14 @@ fn serve() -> io::Result<()> {
     let Some(ToShim::Start(order)) = wire::receive(&control)? else {
         return Ok(());
     };
-    let limits = order.limits;
+    let bounds = (order.limits, order.leash);
     let held = container::Held::new(RefCell::new(Some(control)));
     let begun = begin(*order, filter, &held);
     let control = held
         .take()
         .ok_or_else(|| io::Error::other("the control socket is gone"))?;
     match begun {
-        Ok(run) => supervise::run(&control, run, limits),
+        Ok(run) => supervise::run(&control, run, bounds),
         Err(failure) => wire::send(&control, &FromShim::Failed(failure)),
     }
 }

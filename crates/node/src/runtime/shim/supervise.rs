@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::super::spec::Limits;
+use super::super::spec::{Leash, Limits};
 use super::super::wire::{self, Cause, Ended, Failure, FromShim, Reaped, Status, ToShim, Watch};
+use super::leash::{Pull, Watchdog};
 use super::tree;
 
 /// How often memory and processes are looked at where no cgroup bounds them.
@@ -88,6 +89,7 @@ struct Loop<'a> {
     control: &'a UnixStream,
     run: Supervised,
     limits: Limits,
+    watchdog: Watchdog,
     clock: Clock,
     seen: Reaped,
     next_watch: Option<Instant>,
@@ -106,13 +108,18 @@ enum Stop {
 ///
 /// # Errors
 /// Only if the agent can no longer be told; the task is gone by then.
-pub(super) fn run(control: &UnixStream, run: Supervised, limits: Limits) -> io::Result<()> {
+pub(super) fn run(
+    control: &UnixStream,
+    run: Supervised,
+    (limits, leash): (Limits, Option<Leash>),
+) -> io::Result<()> {
     super::release_output()?;
     let now = Instant::now();
     let watching = run.watch != Watch::default();
     let mut work = Loop {
         control,
         limits,
+        watchdog: Watchdog::new(leash)?,
         clock: Clock::start(),
         seen: Reaped::default(),
         next_watch: watching.then_some(now),
@@ -142,7 +149,7 @@ impl Loop<'_> {
 
     /// One wait and what it brought.
     fn turn(&mut self) -> io::Result<Option<Stop>> {
-        let (from_agent, from_task) = self.wait()?;
+        let (from_agent, from_task, leash_over) = self.wait()?;
         if from_task {
             match self.run.task.news()? {
                 News::Nothing => {}
@@ -153,20 +160,44 @@ impl Loop<'_> {
         if from_agent && let Some(stop) = self.command()? {
             return Ok(Some(stop));
         }
+        if leash_over && let Some(stop) = self.bite()? {
+            return Ok(Some(stop));
+        }
         Ok(self.overdue().or_else(|| self.watch()).map(Stop::Cause))
     }
 
-    fn wait(&self) -> io::Result<(bool, bool)> {
+    fn bite(&mut self) -> io::Result<Option<Stop>> {
+        match self.watchdog.bite()? {
+            Pull::Kill => return Ok(Some(Stop::Cause(Cause::Killed))),
+            pull => self.pull(pull),
+        }
+        Ok(None)
+    }
+
+    /// Pauses or resumes by signals: the freezer is the agent's.
+    fn pull(&mut self, pull: Pull) {
+        match pull {
+            Pull::Pause => self.pause(true, true),
+            Pull::Resume => self.pause(false, true),
+            Pull::Nothing | Pull::Kill => {}
+        }
+    }
+
+    fn wait(&self) -> io::Result<(bool, bool, bool)> {
         let mut fds = [
             PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.run.task.wakes(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.watchdog.wakes(), PollFlags::IN),
         ];
         let timeout = self
             .timeout()
             .and_then(|wait| Timespec::try_from(wait).ok());
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
-            Err(rustix::io::Errno::INTR) => Ok((false, false)),
+            Ok(_) => {
+                let [agent, task, leash] = fds.map(|fd| !fd.revents().is_empty());
+                Ok((agent, task, leash))
+            }
+            Err(rustix::io::Errno::INTR) => Ok((false, false, false)),
             Err(error) => Err(error.into()),
         }
     }
@@ -192,7 +223,16 @@ impl Loop<'_> {
             ToShim::Signal(signal) => {
                 let _ = self.run.task.signal(signal);
             }
-            ToShim::Pause { paused, signal } => self.pause(paused, signal),
+            ToShim::Pause { paused, signal } => {
+                self.watchdog.is_paused = paused;
+                // What the watchdog stopped by signals, no freezer lets go.
+                let is_held = !paused && self.watchdog.let_go();
+                self.pause(paused, signal || is_held);
+            }
+            ToShim::Leash(leash) => {
+                let pull = self.watchdog.lengthen(leash)?;
+                self.pull(pull);
+            }
             ToShim::Start(_) => {}
         }
         Ok(None)

@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use mutual_node::runtime::{Class, Outcome, Runtime, StartError};
+use mutual_node::runtime::{Class, Leash, Outcome, Runtime, Slack, StartError};
 
-use super::{Ground, bounded, until};
+use super::{Ground, PATIENCE, bounded, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn codes_and_signals_are_told_apart() {
@@ -97,6 +97,59 @@ async fn dropping_a_run_kills_it() {
         let output = running.take_output().expect("output");
         drop(running);
         bounded(output.discard()).await;
+    }
+}
+
+/// A leash that is over after this time.
+fn leash(after: Duration, then: Slack) -> Leash {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::from_secs(now.tv_sec.unsigned_abs())
+        + Duration::from_nanos(now.tv_nsec.unsigned_abs());
+    let until_us = u64::try_from((now + after).as_micros()).expect("not that long");
+    Leash { until_us, then }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_leash_is_over_is_frozen_until_there_is_more_time() {
+    let ground = Ground::new().await;
+    for class in ground.classes() {
+        let mut spec = ground.shell("leash", class, "while :; do echo tick; sleep 0.01; done");
+        spec.leash = Some(leash(Duration::from_millis(500), Slack::Pause));
+        let mut running = ground.start(spec).await;
+        let mut output = running.take_output().expect("output");
+        until(&mut output, "tick").await;
+        let quiet = Duration::from_millis(500);
+        let silence = async { while tokio::time::timeout(quiet, output.next()).await.is_ok() {} };
+        bounded(silence).await;
+        // Paused and resumed by the agent, which does not know.
+        running.pause().await.expect("a living task");
+        let more = leash(PATIENCE, Slack::Pause);
+        running.leash(more).await.expect("a living task");
+        let still = tokio::time::timeout(quiet, output.next()).await;
+        assert!(still.is_err(), "{class}: the agent's own pause was undone");
+        running.resume().await.expect("a living task");
+        until(&mut output, "tick").await;
+        // Held again, and let go by more time alone.
+        let over = leash(Duration::ZERO, Slack::Pause);
+        running.leash(over).await.expect("a living task");
+        let silence = async { while tokio::time::timeout(quiet, output.next()).await.is_ok() {} };
+        bounded(silence).await;
+        running.leash(more).await.expect("a living task");
+        until(&mut output, "tick").await;
+        running.kill().await.expect("a living task");
+        bounded(running.wait()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_to_end_with_its_leash_does() {
+    let ground = Ground::new().await;
+    for class in ground.classes() {
+        let mut spec = ground.shell("leash", class, "sleep 1000");
+        spec.leash = Some(leash(Duration::from_millis(200), Slack::Kill));
+        let running = ground.start(spec).await;
+        let exit = bounded(running.wait()).await;
+        assert_eq!(exit.outcome, Outcome::Killed, "{class}");
     }
 }
 
