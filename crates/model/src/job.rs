@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::resources::{Resources, check_range};
 
 mod state;
+pub mod steps;
 
 pub use state::{Failure, JobState, Transition};
 

@@ -8,3 +8,4 @@ mod guardians;
 mod lab;
 mod outages;
 mod refusals;
+mod steps;
