@@ -15,8 +15,11 @@ use crate::time::Timestamp;
 const RENEWALS_PER_LEASE: u32 = 4;
 /// The last eighth of a lease is kept for stopping what runs.
 const MARGIN_PART: u32 = 8;
-/// A failed renewal is repeated after a thirty-second of the lease, give or take.
+/// A failed renewal is repeated after a thirty-second of the lease, give or take, then after twice that, and so on up to
+/// an eighth while the lease lasts and a quarter afterwards: then nothing runs that could be saved by haste, and a store
+/// that comes back is not to meet all of its agents at once.
 const RETRY_PART: u32 = 32;
+const RETRY_PART_LEAST: u32 = 8;
 /// How long a report of progress waits for others to travel with it. Short tasks end within it and
 /// save the store a write.
 const REPORT_DELAY: Duration = Duration::from_millis(25);
@@ -39,6 +42,8 @@ pub(super) struct Store {
     /// The renewal under way.
     renewing: Option<Listing>,
     owed_listings: u8,
+    /// Renewals in a row that brought no answer.
+    unanswered: u32,
 }
 
 /// A renewal that was sent.
@@ -94,6 +99,7 @@ impl Agent {
             renew_due: now,
             renewing: None,
             owed_listings: 0,
+            unanswered: 0,
         });
     }
 
@@ -211,6 +217,7 @@ impl Agent {
     ) {
         if let Some(known) = self.stores.get_mut(store) {
             known.lease = renewed.lease;
+            known.unanswered = 0;
             known.deadline = known.deadline.map(|_| sent.after(renewed.lease));
             let planned = sent.after(renewed.lease / RENEWALS_PER_LEASE);
             // A report that became due while the renewal was under way goes out next.
@@ -225,8 +232,13 @@ impl Agent {
 
     fn retry_renewal(&mut self, now: Timestamp, store: &StoreUrl) {
         if let Some(known) = self.stores.get_mut(store) {
-            let pause = self.entropy.jitter(known.lease / RETRY_PART);
-            known.renew_due = now.after(pause);
+            let longest = match known.cut_off {
+                true => known.lease / RENEWALS_PER_LEASE,
+                false => known.lease / RETRY_PART_LEAST,
+            };
+            let pause = known.lease / RETRY_PART * 2_u32.saturating_pow(known.unanswered.min(8));
+            known.unanswered += 1;
+            known.renew_due = now.after(self.entropy.jitter(pause.min(longest)));
         }
     }
 

@@ -15,6 +15,7 @@ use crate::matching::Need;
 mod again;
 mod ahead;
 mod chaos;
+mod storm;
 
 const LEASE: Duration = Duration::from_secs(20);
 
