@@ -37,6 +37,9 @@ pub(crate) struct JobDocument {
     pub(crate) checkpoints: Vec<CheckpointDocument>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result: Option<ResultDocument>,
+    /// Whether a replica of the store answered, its primary being away.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) possibly_old: bool,
 }
 
 /// One claim of a job.
@@ -92,6 +95,7 @@ impl From<&JobView> for JobDocument {
             input_cid: job.input.as_ref().map(|input| input.root.to_string()),
             checkpoints: job.checkpoints.iter().map(Into::into).collect(),
             result: job.result.as_ref().map(ResultDocument::from),
+            possibly_old: job.possibly_old,
         }
     }
 }

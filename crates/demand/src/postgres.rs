@@ -11,6 +11,8 @@
 //! after it, after a statement that commits by itself, and after a warning that the wait for a standby was cut short, nobody knows. A
 //! statement is never cancelled: the connection is dropped instead.
 //!
+//! While no primary can be reached, jobs are still shown from a standby, marked as possibly old; nothing is decided there.
+//!
 //! The epoch is a stored row. It is renewed when a connection finds another system identifier or
 //! WAL timeline than the row has, and by [`DemandStore::new_epoch`]. Starting a further server
 //! does not renew it, but gives every lease one lease of grace.
@@ -37,6 +39,7 @@ mod connect;
 mod ends;
 mod jobs;
 mod pool;
+mod replica;
 mod rows;
 mod session;
 mod statements;
@@ -97,6 +100,21 @@ impl PostgresStore {
         self.to_the_end(kind, operation).await
     }
 
+    /// Reads what a user looks at, from a standby if there is no primary.
+    async fn read<T, A>(
+        &self,
+        given: A,
+        operate: for<'a> fn(&'a Work, &'a A) -> BoxFuture<'a, Done<T>>,
+    ) -> StoreResult<T>
+    where
+        T: replica::Dated + Send + 'static,
+        A: Send + Sync + 'static,
+    {
+        let pool = Arc::clone(&self.pool);
+        let operation = async move { replica::read(&pool, &given, operate).await };
+        self.to_the_end(Kind::Reads, operation).await
+    }
+
     async fn to_the_end<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -155,7 +173,7 @@ impl DemandStore for PostgresStore {
 
     async fn job(&self, who: &Principal, job: JobId) -> StoreResult<JobView> {
         rights::require(who, Right::Read)?;
-        self.run(Kind::Reads, (who.clone(), job), |work, (who, job)| {
+        self.read((who.clone(), job), |work, (who, job)| {
             Box::pin(jobs::view(work, who, *job))
         })
         .await
@@ -164,7 +182,7 @@ impl DemandStore for PostgresStore {
     async fn jobs(&self, who: &Principal, filter: &JobFilter) -> StoreResult<JobPage> {
         rights::require(who, Right::Read)?;
         let given = (who.clone(), filter.clone(), bounds::page(filter)?);
-        self.run(Kind::Reads, given, |work, (who, filter, limit)| {
+        self.read(given, |work, (who, filter, limit)| {
             Box::pin(jobs::list(work, who, filter, *limit))
         })
         .await

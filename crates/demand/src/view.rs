@@ -183,6 +183,9 @@ pub struct JobView {
     pub checkpoints: Vec<Checkpoint>,
     /// What it left.
     pub result: Option<ResultView>,
+    /// Whether a replica answered, so that this may be out of date (DESIGN §3, liveness).
+    #[serde(default)]
+    pub possibly_old: bool,
 }
 
 /// Who submitted a job.

@@ -6,6 +6,7 @@ mod runner {
     mod failover;
     mod heavy {
         mod postgres;
+        mod promotion;
     }
     mod hostile;
     mod http;

@@ -81,6 +81,9 @@ fn job_text(job: &JobView) -> String {
         line("needs", &needs(job)),
         line("submitted", &local_time(job.created_at)),
     ];
+    if job.possibly_old {
+        lines.push(line("", "from a replica: possibly out of date"));
+    }
     if let Some(at) = job.finished_at {
         lines.push(line("finished", &local_time(at)));
     }

@@ -149,6 +149,7 @@ impl Record {
             input: self.input.clone(),
             checkpoints: self.checkpoints.clone(),
             result: self.result.clone(),
+            possibly_old: false,
         }
     }
 

@@ -19,6 +19,11 @@ use crate::{StoreError, StoreResult};
 
 /// Longest time to reach one host and make sure of it.
 const HOST_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest time to reach a standby: somebody waits who only wants to look.
+const STANDBY_PATIENCE: Duration = Duration::from_secs(1);
+/// Settings of a connection for looking.
+const LOOKING: &str = "SET default_transaction_read_only = on;
+    SET plan_cache_mode = force_generic_plan; SET jit = off";
 /// Keys the advisory lock that lets one server at a time change the layout: "mutual".
 const LAYOUT_LOCK: i64 = 0x6d75_7475_616c;
 
@@ -76,6 +81,24 @@ impl Hosts {
             }
         }
         Err(StoreError::Unavailable(problems.join("; ")))
+    }
+
+    /// A connection to any host that answers, most likely a standby: for looking only.
+    pub(super) async fn connect_standby(&self) -> StoreResult<Session> {
+        let mut problem = "no host".to_owned();
+        for host in &self.each {
+            let opening = async {
+                let session = Session::open(host, &self.tls).await?;
+                session.simple(LOOKING).await?;
+                Ok::<_, tokio_postgres::Error>(session)
+            };
+            match tokio::time::timeout(STANDBY_PATIENCE, opening).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => problem = unreachable(error).to_string(),
+                Err(_) => problem = format!("no answer in {STANDBY_PATIENCE:?}"),
+            }
+        }
+        Err(StoreError::Unavailable(problem))
     }
 
     async fn reach(&self, number: usize, config: &StoreConfig) -> StoreResult<Session> {

@@ -100,6 +100,26 @@ impl Pool {
         })
     }
 
+    /// A new connection to a standby, for one look.
+    pub(super) async fn lend_standby(&self) -> StoreResult<Lent> {
+        let overloaded = |_| StoreError::Overloaded {
+            retry_after_ms: RETRY_AFTER_MS,
+        };
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(overloaded)?;
+        let closed = |_| StoreError::Unavailable("the store is closed".into());
+        let permit = Arc::clone(&self.free)
+            .acquire_owned()
+            .await
+            .map_err(closed)?;
+        let session = self.hosts.connect_standby().await?;
+        Ok(Lent {
+            session: Arc::new(session),
+            _permits: (place, permit),
+        })
+    }
+
     fn idle_one(&self) -> Option<Session> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         std::iter::from_fn(|| idle.pop_back()).find(|session| !session.is_closed())

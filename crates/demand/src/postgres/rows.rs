@@ -146,6 +146,7 @@ pub(super) fn view_head(row: &Row) -> Cell<JobView> {
         input: json_known(row, 12)?,
         checkpoints: checkpoints(row, 13)?,
         result: json_known(row, 15)?,
+        possibly_old: false,
     })
 }
 

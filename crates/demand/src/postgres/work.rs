@@ -151,6 +151,19 @@ where
     Err(last)
 }
 
+/// Runs an operation that only looks, outside of any bookkeeping, on a connection that is not used again.
+pub(super) async fn look<T, A>(
+    pool: &Pool,
+    lent: &Lent,
+    given: &A,
+    operate: for<'a> fn(&'a Work, &'a A) -> BoxFuture<'a, Done<T>>,
+) -> Done<T> {
+    lent.session
+        .simple("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        .await?;
+    operate(&begun(pool, lent).await?, given).await
+}
+
 async fn attempt<T, A>(
     pool: &Pool,
     lent: &Lent,
@@ -163,19 +176,8 @@ async fn attempt<T, A>(
     // Both are sent before either is answered: one round trip.
     let (begun, moment) = futures::future::join(begin, moment).await;
     begun?;
-    let moment = moment?;
-    let Some(row) = moment.first() else {
-        return Err(StoreError::Internal("the store has no row".into()).into());
-    };
-    let now = UnixMillis(rows::unsigned(row, 0)?);
-    let mut work = Work {
-        session: Arc::clone(&lent.session),
-        config: Arc::clone(&pool.config),
-        store: pool.store,
-        now,
-        epoch: rows::unsigned(row, 1)?,
-        grace_until: UnixMillis(rows::unsigned(row, 2)?),
-    };
+    let mut work = work_at(pool, lent, &moment?)?;
+    let now = work.now;
     if pool.stepped(asked, now) {
         tracing::warn!(
             now = now.0,
@@ -186,6 +188,24 @@ async fn attempt<T, A>(
         work.grace_until = UnixMillis(rows::unsigned(&row, 0)?);
     }
     operate(&work, given).await
+}
+
+async fn begun(pool: &Pool, lent: &Lent) -> Done<Work> {
+    work_at(pool, lent, &lent.session.query(sql::MOMENT, &[]).await?)
+}
+
+fn work_at(pool: &Pool, lent: &Lent, moment: &[Row]) -> Done<Work> {
+    let Some(row) = moment.first() else {
+        return Err(StoreError::Internal("the store has no row".into()).into());
+    };
+    Ok(Work {
+        session: Arc::clone(&lent.session),
+        config: Arc::clone(&pool.config),
+        store: pool.store,
+        now: UnixMillis(rows::unsigned(row, 0)?),
+        epoch: rows::unsigned(row, 1)?,
+        grace_until: UnixMillis(rows::unsigned(row, 2)?),
+    })
 }
 
 async fn commit<T>(pool: &Pool, lent: Lent, value: T) -> StoreResult<T> {

@@ -142,6 +142,7 @@ fn view_head(row: &Row<'_>) -> Cell<JobView> {
         input: json_known(row, 12)?,
         checkpoints: checkpoints(row, 13)?,
         result: json_known(row, 15)?,
+        possibly_old: false,
     })
 }
 

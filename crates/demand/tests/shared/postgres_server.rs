@@ -90,6 +90,22 @@ fn checked(what: &str, output: Output) -> io::Result<String> {
 impl PostgresServer {
     /// Makes and starts a server with these settings, such as `fsync=off`, beside the defaults.
     pub(crate) fn start(bin: &Path, settings: &[&str]) -> io::Result<Self> {
+        let options = [
+            "--username=mutual",
+            "--auth=trust",
+            "--no-sync",
+            "--no-instructions",
+        ];
+        Self::start_made_by(bin, "initdb", &options, settings)
+    }
+
+    /// Starts a server whose data directory is made by one of PostgreSQL's own programs.
+    pub(crate) fn start_made_by(
+        bin: &Path,
+        program: &str,
+        options: &[&str],
+        settings: &[&str],
+    ) -> io::Result<Self> {
         let home = tempfile::tempdir()?;
         if is_root()? {
             let owned = Command::new("chown")
@@ -98,18 +114,13 @@ impl PostgresServer {
                 .output()?;
             checked("chown", owned)?;
         }
-        let made = as_user(&bin.join("initdb"))?
+        let made = as_user(&bin.join(program))?
             .arg("--pgdata")
             .arg(home.path().join("data"))
-            .args([
-                "--username=mutual",
-                "--auth=trust",
-                "--no-sync",
-                "--no-instructions",
-            ])
+            .args(options)
             .current_dir(home.path())
             .output()?;
-        checked("initdb", made)?;
+        checked(program, made)?;
         let mut server = Self {
             bin: bin.to_owned(),
             home,

@@ -145,6 +145,8 @@ pub(super) struct Task {
     /// What it left: output and log with their CIDs, artifacts, metrics.
     #[schema(value_type = Option<Object>)]
     result: Option<Value>,
+    /// Whether a replica of the store answered, its primary being away, so that this may be out of date.
+    possibly_old: bool,
 }
 
 /// One page of tasks, newest first.
