@@ -44,6 +44,8 @@ pub(super) struct Store {
     owed_listings: u8,
     /// Renewals in a row that brought no answer.
     unanswered: u32,
+    /// Answers in a row that knew of other claims than this agent does.
+    differing: u8,
 }
 
 /// A renewal that was sent.
@@ -100,6 +102,7 @@ impl Agent {
             renewing: None,
             owed_listings: 0,
             unanswered: 0,
+            differing: 0,
         });
     }
 
@@ -197,13 +200,27 @@ impl Agent {
                 if listing.differs_from(&renewed) {
                     // It has a claim whose reply was lost: complete lists settle that.
                     self.mismatches += 1;
-                    self.owe_listings(now, store);
+                    self.settle_mismatch(now, store);
+                } else if let Some(known) = self.stores.get_mut(store) {
+                    known.differing = 0;
                 }
             }
             Err(Trouble::Revoked { fresh }) => self.on_revoked(now, store, fresh, out),
             Err(Trouble::Unavailable { .. } | Trouble::Unknown | Trouble::Refused) => {
                 self.retry_renewal(now, store);
             }
+        }
+    }
+
+    /// Complete lists at once, but only so many in a row as settle what can be settled: a store that goes on to differ is
+    /// not asked all the time.
+    fn settle_mismatch(&mut self, now: Timestamp, store: &StoreUrl) {
+        let Some(known) = self.stores.get_mut(store) else {
+            return;
+        };
+        known.differing = known.differing.saturating_add(1);
+        if known.differing <= OWED_LISTINGS {
+            self.owe_listings(now, store);
         }
     }
 

@@ -623,6 +623,26 @@ fn checkpoint_wanted() -> Event {
 }
 
 #[test]
+fn a_store_that_never_agrees_on_what_is_held_is_not_asked_all_the_time() {
+    let mut world = World::running(|_| ());
+    let differing = || Event::Renewed {
+        store: store(),
+        reply: Ok(Renewed {
+            held: vec![job(1)],
+            state: state(&[1, 2]),
+            lease: LEASE,
+            ..Renewed::default()
+        }),
+    };
+    world.does(Event::Poked { store: store() }, &["renew 1 Running"]);
+    world.does(differing(), &["renew 1 Running"]);
+    world.does(differing(), &["renew 1 Running"]);
+    world.does(differing(), &[]);
+    world.after(LEASE / 4, &["renew 1 Running"]);
+    world.does(differing(), &[]);
+}
+
+#[test]
 fn one_request_makes_one_checkpoint_however_often_the_store_repeats_it() {
     let mut world = World::running(|_| ());
     let poke = || Event::Poked { store: store() };

@@ -20,6 +20,8 @@ struct Crowd {
     agenda: Agenda,
     /// Events on the agenda, by their place there; ticks are not.
     events: Vec<Option<Event>>,
+    /// When each agent's next tick is planned.
+    ticks: Vec<Option<Timestamp>>,
     /// Requests in each second.
     requests: Vec<u32>,
 }
@@ -32,6 +34,7 @@ impl Crowd {
             agents: Vec::new(),
             agenda: Agenda::new(),
             events: Vec::new(),
+            ticks: vec![None; AGENTS],
             requests: vec![0; usize::try_from(END).unwrap() + 1],
         };
         for n in 0..AGENTS {
@@ -76,10 +79,22 @@ impl Crowd {
             for action in self.agents[agent].handle(now, event) {
                 self.perform(now, agent, action);
             }
-            if let Some(wake) = self.agents[agent].next_wake() {
-                self.agenda
-                    .push(Reverse((wake.max(Timestamp(now.0 + 1)), agent, TICK)));
+            if place == TICK {
+                self.ticks[agent] = None;
             }
+            self.plan_tick(now, agent);
+        }
+    }
+
+    /// One tick at a time: an earlier one replaces a later one, which then does no harm.
+    fn plan_tick(&mut self, now: Timestamp, agent: usize) {
+        let Some(wake) = self.agents[agent].next_wake() else {
+            return;
+        };
+        let at = wake.max(Timestamp(now.0 + 1));
+        if self.ticks[agent].is_none_or(|planned| at < planned) {
+            self.ticks[agent] = Some(at);
+            self.agenda.push(Reverse((at, agent, TICK)));
         }
     }
 
@@ -106,8 +121,10 @@ impl Crowd {
                 }
             }
             Action::Renew { held, .. } => {
+                let numbers = held.iter().map(|held| held.claim.job.0.as_u128());
                 let renewed = Renewed {
                     held: held.iter().map(|held| held.claim.job).collect(),
+                    state: state(&numbers.collect::<Vec<_>>()),
                     lease: LEASE,
                     ..Renewed::default()
                 };
@@ -137,8 +154,8 @@ fn a_store_that_goes_away_under_five_hundred_agents_meets_no_storm_then_or_after
     let held = crowd.agents.iter().map(|agent| agent.runs().count());
     assert_eq!(held.sum::<usize>(), AGENTS);
     let usual = crowd.most_in(20..AWAY.start);
-    let first = crowd.most_in(AWAY.start..AWAY.start + 10);
-    let later = crowd.most_in(AWAY.start + 10..AWAY.end);
+    let first = crowd.most_in(AWAY.start..AWAY.start + LEASE.as_secs());
+    let later = crowd.most_in(AWAY.start + LEASE.as_secs()..AWAY.end);
     let back = crowd.most_in(AWAY.end..AWAY.end + 1);
     let settled = crowd.most_in(AWAY.end + 20..END);
     println!(
