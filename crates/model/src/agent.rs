@@ -159,13 +159,13 @@ impl Agent {
                 store,
                 jobs,
                 need,
-                recovered,
+                ahead,
             } => {
                 let offered = Offered {
                     store,
                     jobs,
                     need,
-                    recovered,
+                    ahead,
                 };
                 self.on_offer(now, offer, offered, out);
             }

@@ -88,7 +88,7 @@ impl Agent {
                 Ok(share)
             }
             Err(Decline::Unfit(_))
-                if offered.recovered && self.may_wait(&offered.store, &offered.need, ahead) =>
+                if offered.ahead && self.may_wait(&offered.store, &offered.need, ahead) =>
             {
                 Ok(Share::NOTHING)
             }
@@ -409,7 +409,7 @@ pub(super) struct Offered {
     pub(super) store: StoreUrl,
     pub(super) jobs: Vec<JobId>,
     pub(super) need: Need,
-    pub(super) recovered: bool,
+    pub(super) ahead: bool,
 }
 
 /// Offered jobs that are to be claimed.

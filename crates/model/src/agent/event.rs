@@ -188,8 +188,8 @@ pub enum Event {
         jobs: Vec<JobId>,
         /// What each of them needs.
         need: Need,
-        /// Whether somebody held them before and died: such jobs may be held ahead of the slots.
-        recovered: bool,
+        /// Whether they may be held ahead of the slots: somebody held them before and died.
+        ahead: bool,
     },
     /// An ad was found that other agents read too.
     Advertised {

@@ -181,7 +181,7 @@ impl World {
             store: store(),
             jobs: jobs.iter().map(|n| job(*n)).collect(),
             need: need(),
-            recovered: false,
+            ahead: false,
         };
         self.does(event, expected);
     }
@@ -194,7 +194,7 @@ impl World {
             store: store(),
             jobs: jobs.iter().map(|n| job(*n)).collect(),
             need: need(),
-            recovered: true,
+            ahead: true,
         };
         self.does(event, expected);
     }
@@ -325,7 +325,7 @@ fn offers_of_unknown_stores_and_misfits_are_declined_with_the_reason() {
         store: store(),
         jobs: vec![job(1)],
         need,
-        recovered: false,
+        ahead: false,
     };
     world.does(event, &["answer 0 does not fit: class vm is not offered"]);
 }

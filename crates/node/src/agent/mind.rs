@@ -55,7 +55,7 @@ pub(super) enum Input {
         store: StoreUrl,
         jobs: Vec<JobId>,
         need: Need,
-        recovered: bool,
+        ahead: bool,
         answer: oneshot::Sender<OfferAnswer>,
     },
     /// An ad was found.
@@ -147,7 +147,7 @@ impl Mind {
                 store,
                 jobs,
                 need,
-                recovered,
+                ahead,
                 answer,
             } => {
                 let offer = self.expect_answer(answer);
@@ -156,7 +156,7 @@ impl Mind {
                     store,
                     jobs,
                     need,
-                    recovered,
+                    ahead,
                 }
             }
             Input::Ad {

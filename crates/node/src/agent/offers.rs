@@ -95,7 +95,7 @@ impl OfferDesk {
             store,
             jobs: offer.jobs.clone(),
             need: offer.need.clone(),
-            recovered: offer.recovered,
+            ahead: offer.ahead,
             answer,
         };
         let sent = self.inputs.send(input).await;

@@ -43,8 +43,9 @@ pub struct JobOffer {
     pub namespace: Namespace,
     /// What each needs.
     pub need: Need,
-    /// Whether their holder died, so that they may be held before there is room to run them.
-    pub recovered: bool,
+    /// Whether they may be held before there is room to run them: their holder died, and nobody is
+    /// known to have room.
+    pub ahead: bool,
     /// When the offer ends.
     pub expires: UnixMillis,
     /// Names the offer in its answer.
@@ -85,7 +86,7 @@ impl JobOffer {
             demand_url,
             namespace,
             need,
-            recovered: false,
+            ahead: false,
             expires: unix_now().after(LIFETIME),
             nonce: Nonce(rand::random()),
         }

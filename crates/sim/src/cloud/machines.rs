@@ -281,7 +281,7 @@ impl World {
             store: self.store.clone(),
             jobs,
             need,
-            recovered,
+            ahead: recovered,
         };
         self.tell(index, event);
     }

@@ -52,7 +52,7 @@ fn what_no_slot_could_ever_run_is_not_held() {
         store: store(),
         jobs: vec![job(3)],
         need,
-        recovered: true,
+        ahead: true,
     };
     world.does(event, &["answer 0 does not fit: no slot free"]);
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Step {
     Wait(u16),
-    Offer { first: u8, recovered: bool },
+    Offer { first: u8, ahead: bool },
     AnswerClaim { which: u8, grant: bool, trouble: u8 },
     AnswerRenewal { keep: bool, trouble: u8 },
     Driver(u8),
@@ -18,7 +18,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (1..6_000_u16).prop_map(Step::Wait),
         3 => (any::<u8>(), any::<bool>())
-            .prop_map(|(first, recovered)| Step::Offer { first, recovered }),
+            .prop_map(|(first, ahead)| Step::Offer { first, ahead }),
         4 => (any::<u8>(), any::<bool>(), 0..8_u8)
             .prop_map(|(which, grant, trouble)| Step::AnswerClaim { which, grant, trouble }),
         3 => (prop::bool::weighted(0.8), 0..8_u8)
@@ -187,12 +187,12 @@ impl Chaos {
     fn step(&mut self, step: Step) {
         match step {
             Step::Wait(millis) => self.wait(Duration::from_millis(millis.into())),
-            Step::Offer { first, recovered } => self.give(Event::Offered {
+            Step::Offer { first, ahead } => self.give(Event::Offered {
                 offer: OfferId(0),
                 store: store(),
                 jobs: vec![job(u128::from(first)), job(u128::from(first) + 1)],
                 need: need(),
-                recovered,
+                ahead,
             }),
             Step::AnswerClaim {
                 which,

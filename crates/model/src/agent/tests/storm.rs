@@ -53,7 +53,7 @@ impl Crowd {
                 store: store(),
                 jobs: vec![job(n as u128)],
                 need: need(),
-                recovered: false,
+                ahead: false,
             };
             crowd.later(Timestamp::ZERO, n, added);
             crowd.later(Timestamp(1), n, offered);

@@ -25,6 +25,7 @@ use mutual_demand::{JobEvent, JobView};
 use mutual_model::identity::{NodeId, PublicKey};
 use mutual_model::ids::{JobId, Namespace};
 use mutual_model::matching::Need;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use declines::Declined;
@@ -104,6 +105,8 @@ pub struct Offerer {
     declines: Mutex<Declines>,
     looks: Mutex<Pace>,
     blind: Mutex<Pace>,
+    /// Moves with each agent that dies.
+    deaths: watch::Sender<u64>,
     http: reqwest::Client,
     counts: Counts,
 }
@@ -113,6 +116,8 @@ pub struct Offerer {
 struct Batch {
     to: Neighbour,
     jobs: Vec<OpenJob>,
+    /// Whether the agent, which is not known to have room, may hold them until it has.
+    ahead: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -136,6 +141,7 @@ impl Offerer {
             declines: Mutex::default(),
             looks: Mutex::new(Pace::new(LOOK_PAUSE, LOOKS_SAVED_MAX)),
             blind: Mutex::new(Pace::new(BLIND_PAUSE, BLIND_SAVED_MAX)),
+            deaths: watch::Sender::default(),
             http: reqwest::Client::new(),
             counts,
         }
@@ -147,8 +153,18 @@ impl Offerer {
     }
 
     /// Offers jobs that can be claimed at `demand_url`. Returns those that an agent said it goes
-    /// to claim. Cancel-safe.
+    /// to claim. Those whose holder died are in a hurry, so none of them waits for another's answer.
+    /// Cancel-safe.
     pub async fn offer(&self, demand_url: &str, jobs: &[OpenJob]) -> Vec<JobId> {
+        let (urgent, others): (Vec<_>, Vec<_>) =
+            jobs.iter().cloned().partition(|job| job.recovered);
+        let urgent = urgent.iter().map(std::slice::from_ref);
+        let calls = urgent.chain((!others.is_empty()).then_some(&others[..]));
+        let offers = calls.map(|jobs| self.offer_together(demand_url, jobs));
+        join_all(offers).await.concat()
+    }
+
+    async fn offer_together(&self, demand_url: &str, jobs: &[OpenJob]) -> Vec<JobId> {
         let mut open: Vec<OpenJob> = jobs.to_vec();
         let mut asked: BTreeSet<(JobId, NodeId)> = BTreeSet::new();
         let mut taken = Vec::new();
@@ -191,6 +207,7 @@ impl Offerer {
     /// is back or its last word there has expired.
     pub fn gone(&self, agent: &NodeId) {
         locked(&self.roster).bury(*agent, Instant::now());
+        self.deaths.send_modify(|deaths| *deaths += 1);
     }
 
     /// An agent that was gone is back.
@@ -280,8 +297,9 @@ impl Offerer {
             if best.is_empty() {
                 left.push(job.clone());
             }
+            let ahead = job.recovered && load == Load::Ignored;
             for to in best {
-                add(chosen.entry(to.id()).or_default(), to, job);
+                add(chosen.entry(to.id()).or_default(), to, job, ahead);
             }
         }
         (chosen.into_values().flatten().collect(), left)
@@ -296,10 +314,14 @@ impl Offerer {
         let namespace = first.namespace.clone();
         let (to, url) = (batch.to.id(), demand_url.to_owned());
         let mut offer = JobOffer::new(to, jobs, url, namespace, first.need.clone());
-        offer.recovered = first.recovered;
+        offer.ahead = batch.ahead;
         self.counts.offers_sent(batch.jobs.len());
         tracing::debug!(agent = %to, first = %first.id, jobs = batch.jobs.len(), "offering");
-        let answer = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(&batch.to, &offer)).await;
+        let exchange = tokio::time::timeout(ANSWER_TIME_MAX, self.exchange(&batch.to, &offer));
+        let answer = tokio::select! {
+            answer = exchange => answer,
+            () = self.death_of(to) => return self.declined(batch, "it died"),
+        };
         let reply = match answer {
             Ok(Ok(reply)) => reply,
             Ok(Err(reason)) => return self.declined(batch, &reason),
@@ -308,13 +330,22 @@ impl Offerer {
         if let Some(reason) = &reply.declined {
             let left = |job: &&OpenJob| !reply.accepted.contains(&job.id);
             let jobs = batch.jobs.iter().filter(left).cloned().collect();
-            let to = batch.to.clone();
-            self.declined(&Batch { to, jobs }, reason);
+            let (to, ahead) = (batch.to.clone(), batch.ahead);
+            self.declined(&Batch { to, jobs, ahead }, reason);
         }
         let was_offered = |job: &JobId| offer.jobs.contains(job);
         let accepted: Vec<JobId> = reply.accepted.into_iter().filter(was_offered).collect();
         self.counts.offers_accepted(accepted.len());
         accepted
+    }
+
+    /// Waits until an agent is known to be dead.
+    async fn death_of(&self, agent: NodeId) {
+        let mut deaths = self.deaths.subscribe();
+        let is_dead = |_: &u64| locked(&self.roster).is_buried(&agent);
+        if deaths.wait_for(is_dead).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     fn declined(&self, batch: &Batch, reason: &str) -> Vec<JobId> {
@@ -367,17 +398,18 @@ impl Offerer {
 const ANSWER_BYTES_MAX: usize = 32 * 1024;
 
 /// Adds a job to the batch of its kind for one agent.
-fn add(batches: &mut Vec<Batch>, to: Neighbour, job: &OpenJob) {
+fn add(batches: &mut Vec<Batch>, to: Neighbour, job: &OpenJob, ahead: bool) {
     let is_alike = |batch: &&mut Batch| {
-        let kind = |job: &OpenJob| (job.namespace.clone(), job.need.clone(), job.recovered);
-        let like = |first: &OpenJob| kind(first) == kind(job);
-        batch.jobs.len() < BATCH_MAX && batch.jobs.first().is_some_and(like)
+        let like = |first: &OpenJob| first.namespace == job.namespace && first.need == job.need;
+        let is_open = batch.ahead == ahead && batch.jobs.len() < BATCH_MAX;
+        is_open && batch.jobs.first().is_some_and(like)
     };
     match batches.iter_mut().find(is_alike) {
         Some(batch) => batch.jobs.push(job.clone()),
         None => batches.push(Batch {
             to,
             jobs: vec![job.clone()],
+            ahead,
         }),
     }
 }

@@ -77,6 +77,10 @@ impl Roster {
         self.buried.insert(agent, now);
     }
 
+    pub(super) fn is_buried(&self, agent: &NodeId) -> bool {
+        self.buried.contains_key(agent)
+    }
+
     pub(super) fn revive(&mut self, agent: &NodeId) {
         self.buried.remove(agent);
     }
