@@ -62,7 +62,7 @@ struct Diary {
     resumed: Option<Instant>,
 }
 
-/// Hands in jobs until told to end, each again and again under its own key until it is acknowledged.
+/// Hands in jobs until told to end, but not before one was acknowledged after the promotion, each again and again under its own key until it is acknowledged.
 async fn hand_in(
     store: Arc<PostgresStore>,
     promoted: watch::Receiver<Option<Instant>>,
@@ -72,7 +72,7 @@ async fn hand_in(
     for number in 0.. {
         let task = submission(&format!("written-{number}"));
         loop {
-            if is_over.load(Ordering::SeqCst) {
+            if is_over.load(Ordering::SeqCst) && diary.resumed.is_some() {
                 return diary;
             }
             let was_promoted = promoted.borrow().is_some();
